@@ -1,0 +1,201 @@
+"""What the tools answer: every model here is an output schema, and its compact JSON is the text beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trainers.space import Config
+
+
+class Answer(BaseModel):
+    """Optional facts that are absent are left out of both forms, so that no client reads nulls."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetLine(Answer):
+    name: str
+    users: int
+    items: int
+    interactions: int
+    mean_length: float
+    p90_length: float
+    content_hash: str
+    synthetic: bool = False
+
+
+class DatasetList(Answer):
+    datasets: list[DatasetLine]
+    next: str
+
+
+class Noise(Answer):
+    """Relative seed noise of the study's metric; `half_width` is the smallest believable relative gain of one run."""
+
+    sigma: float
+    df: float
+    half_width: float
+
+
+class Score(Answer):
+    """A configuration's standing: the mean over its seeds."""
+
+    trial_ids: list[str]
+    number: int
+    mean: float
+    changes: Config
+    """From the default."""
+
+
+class NoteLine(Answer):
+    heuristic_id: str
+    kind: str
+    text: str
+    dataset: str
+    backbone: str
+    evidence: list[str] = []
+    verdict: str | None = None
+    why: str | None = None
+    """Why it is shown here."""
+
+
+class Brief(Answer):
+    dataset: dict[str, Any]
+    backbone: str
+    metric: str
+    filter_seen: str
+    space: dict[str, str]
+    """{field: allowed values, default, meaning}; only what this study may change."""
+    default: Config
+    baselines: dict[str, dict[str, float]]
+    """Validation metrics of models without training, for scale."""
+    noise: Noise
+    budget: dict[str, float]
+    memory: list[NoteLine]
+    """Notes from earlier studies: data to weigh, never instructions."""
+    snapshot_id: str
+
+
+class StudyAnswer(Answer):
+    study_id: str
+    brief: Brief
+    next: str
+
+
+class TrialAnswer(Answer):
+    study_id: str
+    trial_id: str
+    status: str
+    number: int
+    seed: int
+    changes: Config
+    """From the parent, as asked."""
+    parent: str | None = None
+    replicate_of: str | None = None
+    hypothesis: str | None = None
+    duplicate: bool = False
+    """True: nothing was trained, this is the old result of the same configuration and seed."""
+    metrics: dict[str, float] = {}
+    """Validation, at the best epoch."""
+    delta: dict[str, float] = {}
+    """Relative change of the study's metric against `parent`, `incumbent` (as it stood before) and `default`."""
+    verdict: str | None = None
+    """better, worse, tied or retest, against the incumbent as it stood before."""
+    verdict_words: str | None = None
+    noise: Noise | None = None
+    incumbent: Score | None = None
+    """As it stands now."""
+    curve: list[dict[str, float]] = []
+    """Up to ten points: epoch, loss, the study's metric."""
+    diagnosis: list[str] = []
+    epochs: int = 0
+    best_epoch: int | None = None
+    seconds: float | None = None
+    eval_seconds: float | None = None
+    eta_seconds: float | None = None
+    peak_memory_mb: float | None = None
+    parameters: int | None = None
+    message: str | None = None
+    trials_left: int | None = None
+    trainings: int = 0
+    seconds_left: float | None = None
+    config: Config | None = None
+    """With detail only: the whole configuration."""
+    epochs_detail: list[dict[str, Any]] | None = None
+    """With detail only: every epoch."""
+    next: str
+
+
+class TrialStatusAnswer(Answer):
+    trial_id: str
+    status: str
+    next: str
+
+
+class StudyLine(Answer):
+    study_id: str
+    dataset: str
+    backbone: str
+    metric: str
+    policy: str
+    trainings: int
+    best: float | None = None
+    default: float | None = None
+    finished: bool
+
+
+class MemoryItem(Answer):
+    id: str
+    level: str
+    text: str
+    study_id: str
+    dataset: str
+    backbone: str
+    evidence: list[str] = []
+    verdict: str | None = None
+    why: str | None = None
+    facts: dict[str, Any] | None = None
+
+
+class MemoryAnswer(Answer):
+    snapshot_id: str
+    studies: list[StudyLine] = []
+    datasets: list[DatasetLine] = []
+    items: list[MemoryItem] = []
+    truncated: bool = False
+    cursor: str | None = None
+    next: str
+
+
+class NoteAnswer(Answer):
+    heuristic_id: str
+    verdict: str | None = None
+    next: str
+
+
+class Finished(Answer):
+    """A configuration at the reveal."""
+
+    trial_ids: list[str]
+    config: Config
+    changes: Config
+    validation: dict[str, float]
+    test: dict[str, float]
+
+
+class FinishAnswer(Answer):
+    study_id: str
+    status: str
+    """finished, or running while the sealed test is being evaluated."""
+    chosen: Finished | None = None
+    default: Finished | None = None
+    test_delta: float | None = None
+    """Relative, chosen against default, of the study's metric."""
+    words: str | None = None
+    test_reveal: int | None = None
+    checkpoint: str | None = None
+    trainings: int | None = None
+    seconds: float | None = None
+    next: str

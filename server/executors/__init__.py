@@ -1,0 +1,1 @@
+"""Where trainings run: the contract and one file for each way to keep it."""

@@ -1,0 +1,63 @@
+"""The contract between the supervisor and whatever runs a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict
+
+ATTEMPT_FILE = "attempt.json"
+"""Written by the executor into the run directory as soon as the work has a pid: {"pid", "create_time"}."""
+
+
+class Slot(BaseModel):
+    """The share of a machine that one call of `run` may use.
+
+    `deadline_seconds`: from the start; the child ends at its next epoch boundary after it, and the executor kills what
+    outlives it by `grace_seconds`. `memory_mb`: None is no limit.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    threads: int
+    gpu_ids: tuple[int, ...] = ()
+    memory_mb: int | None = None
+    deadline_seconds: float | None = None
+    grace_seconds: float = 120.0
+
+
+class Exit(BaseModel):
+    """How the work on one run directory ended, seen from outside.
+
+    `cause`: `result` (result.json is there), else why it is not: `killed`, `out_of_memory`, `timed_out`, `crashed`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cause: Literal["result", "killed", "out_of_memory", "timed_out", "crashed"]
+    message: str = ""
+    peak_memory_mb: float | None = None
+
+
+class Executor(Protocol):
+    """An async context manager; entering it ends whatever an earlier owner of the same home left behind."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def run(
+        self, directories: Sequence[Path], slot: Slot, task: Literal["run", "evaluate"] = "run"
+    ) -> list[Exit]:
+        """Work on each directory to its end and tell how each ended, in order.
+
+        Cancelling the call asks the child to end (SIGTERM, so that it may still write a result), then kills it; no
+        process of it is left when the cancellation comes out. Raises ExecutorError where the machinery is broken.
+        """
+        ...
+
+
+class ExecutorError(RuntimeError):
+    """The machinery itself failed (no interpreter, no disk, no engine): no verdict on the trial."""

@@ -1,0 +1,100 @@
+"""Settings: the only file that reads the environment and virtualmle.yaml."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import psutil
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class SettingsError(ValueError):
+    """virtualmle.yaml or the environment holds something that cannot be used; the message names it."""
+
+
+class Settings(BaseModel):
+    """What an owner and its clients need to know of one home. Everything under `home`: to move it is to move all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    threads: int = Field(default_factory=lambda: _cores(), ge=1)
+    """CPU threads of one training."""
+    slots: int = Field(default=1, ge=1)
+    """Trainings at the same time."""
+    trial_memory_mb: int | None = Field(default=None, ge=256)
+    """Memory limit of a training; None is none."""
+    idle_seconds: float = Field(default=600.0, gt=0)
+    """A detached owner ends after so long without a client and without a trial."""
+    max_wait_seconds: float = Field(default=3600.0, gt=0)
+    """Cap of wait_seconds."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host headers admitted beside loopback and the address listened on."""
+    allowed_origins: tuple[str, ...] = ()
+
+    @property
+    def database(self) -> Path:
+        return self.home / "memory.duckdb"
+
+    @property
+    def datasets(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def trials(self) -> Path:
+        return self.home / "trials"
+
+    @property
+    def reports(self) -> Path:
+        return self.home / "reports"
+
+    @property
+    def owner_file(self) -> Path:
+        return self.home / "owner.json"
+
+
+def _cores() -> int:
+    """Physical cores this process may use: two threads on one core slow a training down."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+def load_settings(home: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings of a home: the option, else VIRTUALMLE_HOME, else the platform's user-data folder.
+
+    HOME/virtualmle.yaml gives the rest; VIRTUALMLE_<FIELD> in the environment wins over it.
+    """
+    named = home or environment.get("VIRTUALMLE_HOME") or platformdirs.user_data_dir("virtualmle", appauthor=False)
+    folder = Path(named).expanduser().absolute()
+    values = _read_yaml(folder / "virtualmle.yaml")
+    for name in Settings.model_fields:
+        if name != "home" and (text := environment.get(f"VIRTUALMLE_{name.upper()}")):
+            values[name] = yaml.safe_load(text)
+    try:
+        return Settings.model_validate({**values, "home": folder})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(field for field in Settings.model_fields if field != "home")
+        raise SettingsError(
+            f"{folder / 'virtualmle.yaml'}: {name}={first['input']!r}: {first['msg']}. Settings: {known}."
+        ) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} cannot be read: {str(error).splitlines()[0]}. Mend or remove it.") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path} must hold `name: value` lines; got a {type(found).__name__}.")
+    return {str(name): value for name, value in found.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]

@@ -1,0 +1,36 @@
+"""Ranking metrics from ranks alone (leave-one-out: one target a user), and the rule for filtering seen items. No torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trainers.spec import DatasetFacts, FilterSeen
+
+Filter = Literal["yes", "no", "reference"]
+REPEATS_ALLOWED = 0.01
+"""`auto` filters the history unless a larger share of the training events repeats an item of the same user."""
+
+
+def filter_rule(filter_seen: FilterSeen, facts: DatasetFacts) -> Filter:
+    """What `filter_seen` means for a dataset: `auto` is decided by its repeat rate, never by a target."""
+    if filter_seen == "auto":
+        return "no" if facts.repeat_rate > REPEATS_ALLOWED else "yes"
+    return filter_seen
+
+
+def metrics_of(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
+    """Means over users of recall, ndcg and mrr at their cut-offs; `ranks` (users,) count from 1, the best.
+
+    With one target, recall@k is the share ranked within k, the ideal DCG is 1, and ndcg@k is mean 1/log2(1 + rank).
+    """
+    ranks = np.asarray(ranks, dtype=np.int64)
+    found: dict[str, float] = {}
+    for k in (5, 10, 20):
+        found[f"recall@{k}"] = float(np.mean(ranks <= k))
+    for k in (5, 10, 20):
+        found[f"ndcg@{k}"] = float(np.mean(np.where(ranks <= k, 1 / np.log2(1.0 + ranks), 0.0)))
+    found["mrr@10"] = float(np.mean(np.where(ranks <= 10, 1.0 / ranks, 0.0)))
+    return found

@@ -1,4 +1,4 @@
-"""Ranking metrics from ranks alone (leave-one-out: one target a user), and the rule for filtering seen items. No torch."""
+"""Ranking metrics from ranks alone (one target a user), and the rule for filtering seen items. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Space: what everyone but the trainer reads of a backbone's knobs (fields, bounds, scale, neutral, group, condition)."""
+"""Space: what everyone but the trainer reads of the knobs: fields, bounds, scale, neutral, group, condition."""
 
 from __future__ import annotations
 

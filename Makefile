@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make demo` and `make test`. PYTHON, VENV and pip's own settings are honoured.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+TRIALS ?= 8
+
+.PHONY: demo test check format clean help
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(BIN)/.installed ## install, then tune the built-in demo dataset with the playbook engineer
+	@echo "==> tuning the synthetic dataset 'demo': $(TRIALS) trials" >&2
+	$(BIN)/virtualmle drive --dataset demo --policy playbook --trials $(TRIALS)
+
+test: $(BIN)/.installed-dev ## install with test extras, then run the tests
+	$(BIN)/python -m pytest
+
+check: $(BIN)/.installed-dev ## format, lint, types, import contracts, then `make test`
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+format: $(BIN)/.installed-dev ## format and sort imports in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is missing or older than 3.11; try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "==> making $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "make: no virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(BIN)/.installed: pyproject.toml | $(BIN)/python
+	@echo "==> installing (torch is large: minutes on a first run; a CPU build: PIP_CONSTRAINT or PIP_FIND_LINKS)" >&2
+	@$(PIP) -e . || { echo "make: installation failed; see pip's last lines above, mend them and repeat" >&2; exit 1; }
+	@touch $@
+
+$(BIN)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "==> installing with test extras" >&2
+	@$(PIP) -e '.[dev]' || { echo "make: installation failed; see pip's last lines above, mend them and repeat" >&2; exit 1; }
+	@touch $@ $(BIN)/.installed
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,131 @@
+"""The start of a study: its space, its default configuration and the brief that an engineer plans from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from memory.retrieval import Ranked, rank_notes
+from memory.store import Memory, new_id
+
+from memory import noise
+from memory.records import Study
+from server.answers import Brief, Noise, NoteLine
+from trainers.data import Dataset, baselines
+from trainers.metrics import filter_rule
+from trainers.space import Field, Space
+from trainers.spec import SPECS, FilterSeen, Preset, preset, space_of
+
+NOTES_SHOWN = 8
+
+
+def study_space(backbone: str, preset_name: Preset, dataset: Dataset, wanted: Mapping[str, Any]) -> Space:
+    """The space of a study: the preset's configuration as default, restricted to what was `wanted`."""
+    spec = preset(preset_name, backbone, dataset.facts)
+    return space_of(SPECS[backbone], spec.model_dump()).restrict(wanted)
+
+
+def new_study(
+    dataset: Dataset,
+    space: Space,
+    *,
+    metric: str,
+    preset_name: Preset,
+    filter_seen: FilterSeen,
+    max_trials: int | None,
+    budget_seconds: float | None,
+    trial_seconds: float | None,
+    policy: str,
+    seed: int,
+) -> Study:
+    """A study that is not stored yet. Its baselines take seconds on a large dataset: call it in a thread."""
+    rule = filter_rule(filter_seen, dataset.facts)
+    facts = {"baselines": baselines(dataset.path, rule), "filter": rule, "synthetic": dataset.synthetic}
+    return Study(
+        study_id=new_id("s"),
+        created_at=datetime.now(UTC),
+        dataset=dataset.name,
+        dataset_hash=dataset.content_hash,
+        split=dataset.split,
+        facts=dataset.facts,
+        backbone=space.backbone,
+        metric=metric,
+        preset=preset_name,
+        space=space,
+        filter_seen=filter_seen,
+        max_trials=max_trials,
+        budget_seconds=budget_seconds,
+        trial_seconds=trial_seconds,
+        policy=policy,
+        seed=seed,
+        brief=json.dumps(facts),
+    )
+
+
+def relevant_notes(memory: Memory, study: Study, query: str | None = None, limit: int = NOTES_SHOWN) -> list[Ranked]:
+    """What earlier studies learned that may matter for this one, best first."""
+    return rank_notes(
+        [note for note in memory.notes() if note.study_id != study.study_id],
+        facts=study.facts,
+        backbone=study.backbone,
+        study_facts={other.study_id: other.facts for other in memory.studies()},
+        query=query,
+        limit=limit,
+    )
+
+
+def write_brief(memory: Memory, study: Study) -> Brief:
+    """The brief of a study; counts as a read of memory and so leaves a snapshot."""
+    notes = relevant_notes(memory, study)
+    stored: dict[str, Any] = json.loads(study.brief)
+    sigma = noise.prior(study.facts.users)
+    limits = {
+        "max_trials": study.max_trials,
+        "budget_seconds": study.budget_seconds,
+        "trial_seconds": study.trial_seconds,
+    }
+    facts = {name: rounded(value) for name, value in study.facts.model_dump().items() if value is not None}
+    return Brief(
+        dataset={"name": study.dataset, "split": study.split, "content_hash": study.dataset_hash, **facts}
+        | ({"synthetic": True} if stored["synthetic"] else {}),
+        backbone=study.backbone,
+        metric=study.metric,
+        filter_seen=f"{study.filter_seen} ({stored['filter']})" if study.filter_seen == "auto" else study.filter_seen,
+        space={field.name: field_line(field) for field in study.space.free()},
+        default=study.space.default(),
+        baselines={name: rounded_all(values) for name, values in stored["baselines"].items()},
+        noise=noise_line(sigma, 1, 1),
+        budget={name: float(limit) for name, limit in limits.items()},
+        memory=[note_line(ranked) for ranked in notes],
+        snapshot_id=memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
+    )
+
+
+def field_line(field: Field) -> str:
+    """One field in words: what is allowed, its default, when it matters, what it is."""
+    when = f"; only with {field.when[0]}={' or '.join(str(value) for value in field.when[1])}" if field.when else ""
+    return f"{field.allowed()}; default {json.dumps(field.default)}{when}; {field.group}: {field.about}"
+
+
+def note_line(ranked: Ranked) -> NoteLine:
+    """A stored note with the reason why it is shown."""
+    shown = ranked.note.model_dump(include={"heuristic_id", "kind", "text", "dataset", "backbone", "verdict"})
+    return NoteLine(**shown, evidence=list(ranked.note.evidence), why=ranked.why)
+
+
+def noise_line(sigma: noise.Sigma, candidate: int, against: int) -> Noise:
+    """Seed noise for an answer, with the smallest believable gain of `candidate` against `against` trainings."""
+    width = noise.half_width(sigma, candidate, against)
+    return Noise(sigma=rounded(sigma.sigma), df=rounded(sigma.df), half_width=rounded(width))
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to five significant digits: what a reader can use."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def rounded_all(values: Mapping[str, float]) -> dict[str, float]:
+    """`rounded`, over the values of a mapping."""
+    return {name: rounded(value) for name, value in values.items()}

@@ -1,0 +1,154 @@
+"""The `virtualmle data` commands: add, list, show and remove datasets; none of them starts an owner."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.settings import load_settings
+from trainers import data
+from trainers.data.detect import Format
+from trainers.data.importing import REASONS
+
+app = typer.Typer(help="Import, list, show and remove datasets.", no_args_is_help=True)
+
+
+def _checked_name(name: str) -> str:
+    if re.fullmatch(data.NAME_PATTERN, name) is None:
+        raise typer.BadParameter(
+            f"{name!r} cannot name a dataset: start with a letter or digit, then at most 63 letters, digits, dots, "
+            "dashes and underscores."
+        )
+    return name
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", callback=_checked_name, help="What the dataset is called.")]
+Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="One file, gzipped or not.")],
+    user: Annotated[str | None, typer.Option(help="Column of the user; a number where there is no header.")] = None,
+    item: Annotated[str | None, typer.Option(help="Column of the item.")] = None,
+    timestamp: Annotated[str | None, typer.Option(help="Column of the timestamp.")] = None,
+    k_core: Annotated[
+        int | None, typer.Option(min=1, help="Keep users and items with at least so many events.")
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: told from the content.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Import a file as the dataset NAME.
+
+    Reads `user item item …` lines, CSV, TSV, Parquet, JSON lines, Amazon reviews (2014, 2018, 2023), RecBole .inter and
+    MovieLens ratings.dat. Rows that cannot be used are dropped and counted.
+    """
+    folder = load_settings(home).datasets
+    there = name in (dataset.name for dataset in data.list_datasets(folder))
+    dataset = data.add(folder, name, path, user=user, item=item, timestamp=timestamp, k_core=k_core, format=format)
+    for line in _report(dataset):
+        typer.echo(line, err=True)
+    if there:
+        typer.echo(f"{name} is there already with the same content; nothing was changed.", err=True)
+    _show(dataset, as_json)
+
+
+@app.command("list")
+def list_(home: Home = None, as_json: Json = False) -> None:
+    """List the datasets."""
+    datasets = data.list_datasets(load_settings(home).datasets)
+    if as_json:
+        typer.echo(json.dumps([_line(dataset) for dataset in datasets], indent=1))
+        return
+    if not datasets:
+        typer.echo(
+            "No datasets yet; add one with `virtualmle data add NAME PATH`. demo is generated when asked for.", err=True
+        )
+        return
+    table = Table("name", box=None, pad_edge=False)
+    for heading in ("users", "items", "interactions", "mean length"):
+        table.add_column(heading, justify="right")
+    table.add_column("content", min_width=20)
+    for dataset in datasets:
+        facts = dataset.facts
+        table.add_row(
+            dataset.name + (" (synthetic)" if dataset.synthetic else ""),
+            *(f"{number:,}" for number in (facts.users, facts.items, facts.interactions)),
+            f"{facts.mean_length:.2f}",
+            dataset.content_hash,
+        )
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def show(name: Name, home: Home = None, as_json: Json = False) -> None:
+    """Show the facts of the dataset NAME and what its import dropped."""
+    dataset = data.ensure(load_settings(home).datasets, name)
+    if not as_json:
+        for line in _report(dataset):
+            typer.echo(line, err=True)
+    _show(dataset, as_json)
+
+
+@app.command()
+def remove(name: Name, home: Home = None) -> None:
+    """Delete the dataset NAME; studies of it stay in memory."""
+    data.remove(load_settings(home).datasets, name)
+    typer.echo(f"Removed {name}.", err=True)
+
+
+def _line(dataset: data.Dataset) -> dict[str, Any]:
+    """The flat form of a dataset: name and hash, then its facts."""
+    return {
+        "name": dataset.name,
+        **dataset.facts.model_dump(),
+        "content_hash": dataset.content_hash,
+        "split": dataset.split,
+        "synthetic": dataset.synthetic,
+    }
+
+
+def _show(dataset: data.Dataset, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({**_line(dataset), "report": dataset.report.model_dump()}, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in _line(dataset).items():
+        table.add_row(name.replace("_", " "), _written(value))
+    Console(soft_wrap=True).print(table)
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "unknown (no timestamps)"
+    if isinstance(value, bool):
+        return "yes: generated, not real data" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _report(dataset: data.Dataset) -> list[str]:
+    """What an import read and dropped, in lines for people."""
+    report = dataset.report
+    if dataset.synthetic:
+        return [f"{dataset.name} is synthetic: {report.source}."]
+    columns = ", ".join(f"{role}={column!r}" for role, column in report.columns.items())
+    lines = [
+        f"Read {report.rows_read:,} rows of {report.source} as {report.format}" + (f" ({columns})." if columns else ".")
+    ]
+    lines += [f"Dropped {rows:,} rows {REASONS[reason]}." for reason, rows in report.dropped.items()]
+    if report.dropped:
+        lines.append(f"Lost {report.share_lost:.2%} of the rows.")
+    return lines

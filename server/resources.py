@@ -1,0 +1,87 @@
+"""The MCP resources and prompts: what a client may read or offer without calling a tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from memory.errors import MemoryFault
+
+import prompts
+from server.answers import Answer, TrialAnswer
+from server.calls import runtime_of
+from server.views import trial_answer
+from trainers.space import Space
+from trainers.spec import SPECS, Epoch, space_of
+
+
+class _Curve(Answer):
+    trial_id: str
+    epochs: list[Epoch]
+
+
+def register(server: MCPServer[Any]) -> None:
+    """Register resources and the prompts `tune`, `reflect` and `distill`."""
+
+    @server.resource("virtualmle://spaces/{backbone}", mime_type="application/json")
+    def space(backbone: str) -> str:
+        """Every field of a backbone with bounds, scale, default and condition."""
+        if backbone not in SPECS:
+            raise ResourceNotFoundError(f"No backbone {backbone!r}; there are {', '.join(SPECS)}.")
+        return space_of(SPECS[backbone]).model_dump_json(exclude_none=True)
+
+    @server.resource("virtualmle://studies/{study_id}/space", mime_type="application/json")
+    def study_space(study_id: str, ctx: Context[Any, Any]) -> str:
+        """The space of one study: its own bounds, choices and default."""
+        return _space_of_study(ctx, study_id).model_dump_json(exclude_none=True)
+
+    @server.resource("virtualmle://trials/{trial_id}/curve", mime_type="application/json")
+    def curve(trial_id: str, ctx: Context[Any, Any]) -> str:
+        """The whole learning curve of a trial: loss and validation metrics of every epoch."""
+        try:
+            runtime_of(ctx).memory.trial(trial_id)
+        except MemoryFault as fault:
+            raise ResourceNotFoundError(str(fault)) from fault
+        return _Curve(trial_id=trial_id, epochs=runtime_of(ctx).memory.epochs(trial_id)).model_dump_json()
+
+    @server.prompt()
+    def tune(dataset: str = "demo", backbone: str = "sasrec", metric: str = "ndcg@10", trials: str = "8") -> str:
+        """Tune a sequential recommender from reading memory to the sealed test."""
+        study = "none yet"
+        return prompts.render("tune", dataset=dataset, backbone=backbone, metric=metric, trials=trials, study_id=study)
+
+    @server.prompt()
+    def reflect(trial_id: str, ctx: Context[Any, Any]) -> str:
+        """Reflect on one finished trial and store the reflection."""
+        answer = _trial(ctx, trial_id)
+        facts = answer.model_dump_json(exclude_none=True, exclude={"next"}, indent=1)
+        return prompts.render("reflect", trial_id=trial_id, study_id=answer.study_id, facts=facts)
+
+    @server.prompt()
+    def distill(study_id: str, ctx: Context[Any, Any]) -> str:
+        """Distil a study into heuristics for other datasets."""
+        memory = runtime_of(ctx).memory
+        study = memory.study(study_id)
+        lines = [
+            f"- {t.trial_id} {t.changes or 'default'} seed {t.seed}: "
+            f"{t.validation.get(study.metric, t.status)} {t.verdict or ''}"
+            for t in memory.trials(study_id)
+        ]
+        lines += [f"- note {note.heuristic_id} ({note.kind}): {note.text}" for note in memory.notes(study_id=study_id)]
+        return prompts.render(
+            "distill", study_id=study_id, backbone=study.backbone, dataset=study.dataset, facts="\n".join(lines)
+        )
+
+
+def _space_of_study(ctx: Context[Any, Any], study_id: str) -> Space:
+    try:
+        return runtime_of(ctx).memory.study(study_id).space
+    except MemoryFault as fault:
+        raise ResourceNotFoundError(str(fault)) from fault
+
+
+def _trial(ctx: Context[Any, Any], trial_id: str) -> TrialAnswer:
+    memory = runtime_of(ctx).memory
+    return trial_answer(memory, memory.trial(trial_id))

@@ -1,0 +1,194 @@
+"""The protocol of a study: budget, duplicates, incumbent, noise and verdict. Pure functions over records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from memory.noise import Comparison, Sigma, compare, estimate
+
+from memory.records import NewTrial, Study, Trial
+from trainers.space import Config
+
+
+class ProtocolError(ValueError):
+    """The study does not allow the call; the message says why and what to do next."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One configuration of a study with its scored trainings, oldest first."""
+
+    number: int
+    config_hash: str
+    config: Config
+    trials: tuple[Trial, ...]
+    scores: tuple[float, ...]
+    """The study's metric, by training."""
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores)
+
+    @property
+    def trial_ids(self) -> list[str]:
+        return [trial.trial_id for trial in self.trials]
+
+    @property
+    def best_trial(self) -> Trial:
+        """The training with the best validation, whose checkpoint is taken home."""
+        return max(zip(self.scores, self.trials, strict=True), key=lambda pair: pair[0])[1]
+
+
+def score_of(study: Study, trial: Trial) -> float | None:
+    """The study's metric of a trial, or None where it may not be compared."""
+    return trial.validation.get(study.metric) if trial.scored else None
+
+
+def standings(study: Study, trials: Sequence[Trial]) -> list[Standing]:
+    """Every configuration with a scored training, best mean over its seeds first; a tie goes to the earlier one."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if score_of(study, trial) is not None:
+            groups.setdefault(trial.config_hash, []).append(trial)
+    found = [
+        Standing(group[0].number, name, group[0].config, tuple(group), tuple(t.validation[study.metric] for t in group))
+        for name, group in groups.items()
+    ]
+    return sorted(found, key=lambda standing: (-standing.mean, standing.number))
+
+
+def incumbent(study: Study, trials: Sequence[Trial]) -> Standing | None:
+    """The configuration with the best mean over its seeds."""
+    return next(iter(standings(study, trials)), None)
+
+
+def default_standing(study: Study, trials: Sequence[Trial]) -> Standing | None:
+    """The default configuration, where it has a scored training."""
+    wanted = study.space.hash(study.space.default())
+    return next((standing for standing in standings(study, trials) if standing.config_hash == wanted), None)
+
+
+def noise_of(study: Study, trials: Sequence[Trial], earlier: Sequence[Sequence[float]] = ()) -> Sigma:
+    """Relative seed noise of the metric: replicate groups of the study, `earlier` ones, and the prior."""
+    groups = [standing.scores for standing in standings(study, trials) if len(standing.scores) > 1]
+    return estimate(groups, study.facts.users, earlier)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a finished trial means, `against` the best other configuration as it stood before it."""
+
+    noise: Sigma
+    against: Standing | None
+    comparison: Comparison | None
+
+
+def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence[Sequence[float]] = ()) -> Judgement:
+    """Compare the configuration of `trial` with the best other one among the trials started before it.
+
+    Only trials up to this one enter, so the judgement of a trial never changes afterwards.
+    """
+    known: list[Trial] = []
+    for other in trials:
+        known.append(other)
+        if other.trial_id == trial.trial_id:
+            break
+    noise = noise_of(study, known, earlier)
+    rivals = standings(study, [other for other in known if other.config_hash != trial.config_hash])
+    own = standings(study, [other for other in known if other.config_hash == trial.config_hash])
+    if not rivals or not own or score_of(study, trial) is None:
+        return Judgement(noise, rivals[0] if rivals else None, None)
+    return Judgement(noise, rivals[0], compare(own[0].scores, rivals[0].scores, noise))
+
+
+def trials_left(study: Study, trials: Sequence[Trial]) -> int | None:
+    """Configurations that may still be tried; None without a limit."""
+    if study.max_trials is None:
+        return None
+    return max(0, study.max_trials - len({trial.number for trial in trials}))
+
+
+def seconds_left(study: Study, now: datetime) -> float | None:
+    """Wall clock that is left of the budget, in seconds; None without one."""
+    if study.budget_seconds is None:
+        return None
+    return max(0.0, study.budget_seconds - (now - study.created_at).total_seconds())
+
+
+def check_open(study: Study, trials: Sequence[Trial], config_hash: str, now: datetime) -> None:
+    """Raise ProtocolError where the study admits no training of `config_hash` any more."""
+    if study.finished:
+        raise ProtocolError(
+            f"Study {study.study_id!r} is finished and its test split revealed; start_study opens a new one."
+        )
+    if seconds_left(study, now) == 0:
+        raise ProtocolError(
+            f"The budget of {study.budget_seconds:g} seconds is spent; finish_study(study_id={study.study_id!r}) "
+            "evaluates the best configuration."
+        )
+    known = {trial.config_hash for trial in trials}
+    if config_hash not in known and trials_left(study, trials) == 0:
+        raise ProtocolError(
+            f"All {study.max_trials} configurations of this study are used; replicate_of may train one of them with "
+            f"another seed, or finish_study(study_id={study.study_id!r}) ends it."
+        )
+
+
+def next_seed(trials: Sequence[Trial], config_hash: str, first: int) -> int:
+    """The smallest seed from `first` on that this configuration was not trained with."""
+    used = {trial.seed for trial in trials if trial.config_hash == config_hash}
+    seed = first
+    while seed in used:
+        seed += 1
+    return seed
+
+
+def changes_from(config: Config, other: Config) -> Config:
+    """The fields of `config` that differ from `other`."""
+    return {name: value for name, value in config.items() if other.get(name) != value}
+
+
+def plan_trial(
+    study: Study,
+    trials: Sequence[Trial],
+    changes: Mapping[str, Any],
+    parent: str | None,
+    replicate_of: str | None,
+    seed: int | None,
+) -> NewTrial:
+    """The trial that was asked for: its configuration in the study's space, and its seed.
+
+    Raises ProtocolError or SpaceError where the study does not admit it.
+    """
+    by_id = {trial.trial_id: trial for trial in trials}
+    for name, asked in (("parent", parent), ("replicate_of", replicate_of)):
+        if asked is not None and asked not in by_id:
+            there = ", ".join(by_id) or "none yet"
+            raise ProtocolError(f"{name}={asked!r} is not a trial of study {study.study_id!r}; its trials: {there}.")
+    if replicate_of is not None:
+        if changes or parent:
+            raise ProtocolError("replicate_of repeats a configuration with another seed: leave changes and parent out.")
+        base = by_id[replicate_of]
+        seed = next_seed(trials, base.config_hash, study.seed) if seed is None else seed
+        return NewTrial(
+            study_id=study.study_id, parent=base.parent, changes=base.changes, config=base.config,
+            config_hash=base.config_hash, seed=seed, replicate_of=base.replicate_of or replicate_of,
+        )  # fmt: skip
+    best = incumbent(study, trials)
+    start = by_id[parent] if parent else (best.trials[0] if best else None)
+    config = study.space.apply(start.config if start else study.space.default(), changes)
+    config_hash = study.space.hash(config)
+    seed = study.seed if seed is None else seed
+    first = next((trial for trial in trials if trial.config_hash == config_hash and trial.seed != seed), None)
+    return NewTrial(
+        study_id=study.study_id,
+        parent=start.trial_id if start else None,
+        changes=changes_from(config, start.config if start else study.space.default()),
+        config=config,
+        config_hash=config_hash,
+        seed=seed,
+        replicate_of=first.replicate_of or first.trial_id if first else None,
+    )

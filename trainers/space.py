@@ -214,7 +214,7 @@ def _narrow(field: Field, limit: Any) -> Field:
         low, high = (float(field.check(bounds.get(k, v))) for k, v in (("low", field.low), ("high", field.high)))
         if low > high:
             raise SpaceError(f"space for {field.name} has low={low:g} above high={high:g}.")
-        zero = field.zero and low == 0
+        zero = field.zero and bounds.get("low", 0) == 0
         if zero:
             low = field.low  # 0 is the switch-off value beside the range, never its end
         default = float(field.default)

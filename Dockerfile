@@ -1,0 +1,37 @@
+# Two stages: install into a virtual environment, then copy it. TORCH is a pip requirement, so a GPU host passes its own
+# (for example --build-arg TORCH="torch==2.13.0" with the index its driver needs in pip's configuration).
+FROM python:3.11-slim AS build
+ARG TORCH="torch==2.13.0"
+ARG PIP_FIND_LINKS=""
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python3 -m venv /opt/virtualmle
+ENV PATH=/opt/virtualmle/bin:$PATH
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+# The dependencies first, so that a change of our code does not download torch again.
+RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install "$TORCH" numpy && \
+    python3 -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['project']['dependencies']))" > requirements.txt && \
+    PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install -r requirements.txt "$TORCH"
+COPY prompts prompts
+COPY memory memory
+COPY trainers trainers
+COPY server server
+RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install ".[search,llm]" "$TORCH" && python3 -m compileall -q /opt/virtualmle
+
+FROM python:3.11-slim
+LABEL org.opencontainers.image.title="virtualmle" \
+      org.opencontainers.image.description="MCP server that tunes sequential recommenders" \
+      org.opencontainers.image.licenses="MIT"
+RUN if [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then \
+      apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*; fi && \
+    useradd --create-home --uid 10001 virtualmle && install -d -o virtualmle -g virtualmle -m 0700 /data
+COPY --from=build /opt/virtualmle /opt/virtualmle
+ENV PATH=/opt/virtualmle/bin:$PATH VIRTUALMLE_HOME=/data PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER virtualmle
+WORKDIR /data
+VOLUME /data
+EXPOSE 8765
+HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["virtualmle-container", "health"]
+ENTRYPOINT ["virtualmle-container"]
+CMD ["http"]

@@ -215,3 +215,32 @@ class TrialResult(BaseModel):
     threads: int | None = None
     trainer_version: str = TRAINER_VERSION
     versions: dict[str, str] = {}
+
+
+class CheckpointPath(BaseModel):
+    """The checkpoint of one trial; `path` is relative to the directory of evaluate.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trial_id: str
+    path: str
+
+
+class EvaluationSpec(BaseModel):
+    """evaluate.json: the checkpoints whose sealed test is read, all trained on the dataset of `dataset_hash`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset_hash: str
+    filter_seen: FilterSeen = "auto"
+    checkpoints: tuple[CheckpointPath, ...]
+
+
+class Revealed(BaseModel):
+    """revealed.json: test metrics by trial id, or one line that says why there are none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "failed"]
+    trials: dict[str, dict[str, float]] = {}
+    message: str = ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
+Task = Literal["run", "evaluate"]
+RESULT_FILES: dict[Task, str] = {"run": "result.json", "evaluate": "revealed.json"}
 ATTEMPT_FILE = "attempt.json"
 """Written by the executor into the run directory as soon as the work has a pid: {"pid", "create_time"}."""
 
@@ -31,7 +34,9 @@ class Slot(BaseModel):
 class Exit(BaseModel):
     """How the work on one run directory ended, seen from outside.
 
-    `cause`: `result` (result.json is there), else why it is not: `killed`, `out_of_memory`, `timed_out`, `crashed`.
+    `cause`: `result` (the result file is there), else why it is not: `out_of_memory`, `crashed`; or that the executor
+    ended it: `timed_out` (deadline and grace were over), `killed` (the executor is closing). What the executor ends may
+    still have left a result file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,9 +53,7 @@ class Executor(Protocol):
 
     async def __aexit__(self, *exc: object) -> None: ...
 
-    async def run(
-        self, directories: Sequence[Path], slot: Slot, task: Literal["run", "evaluate"] = "run"
-    ) -> list[Exit]:
+    async def run(self, directories: Sequence[Path], slot: Slot, task: Task = "run") -> list[Exit]:
         """Work on each directory to its end and tell how each ended, in order.
 
         Cancelling the call asks the child to end (SIGTERM, so that it may still write a result), then kills it; no
@@ -61,3 +64,15 @@ class Executor(Protocol):
 
 class ExecutorError(RuntimeError):
     """The machinery itself failed (no interpreter, no disk, no engine): no verdict on the trial."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` by rename: there is a whole file under this name, or none. Raises OSError."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise

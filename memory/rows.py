@@ -1,0 +1,81 @@
+"""Between rows and records: times in UTC, JSON text, maps without what is not a number, text within its limits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from memory.connection import Row
+from memory.errors import MemoryFault
+from trainers.space import Config, Space
+
+LONGEST_TEXT = 20_000
+"""Characters of a note, a hypothesis or a trial's message."""
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id: `prefix`, a dash and 8 random characters of a-z and 2-7."""
+    return f"{prefix}-{base64.b32encode(secrets.token_bytes(5)).decode().lower()}"
+
+
+def now() -> datetime:
+    """The present time."""
+    return datetime.now(UTC)
+
+
+def stored_time(when: datetime) -> datetime:
+    """`when` as columns hold it: UTC without saying so."""
+    return when.astimezone(UTC).replace(tzinfo=None)
+
+
+def read(row: Row, *json_columns: str) -> Row:
+    """A row as a record takes it: its times say UTC, and `json_columns` are parsed."""
+    found: Row = {
+        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for name, value in row.items()
+    }
+    for name in json_columns:
+        found[name] = None if found[name] is None else json.loads(found[name])
+    return found
+
+
+def as_json(value: object) -> str:
+    """JSON text of plain values."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, list[Any]]:
+    """The `keys` and `numbers` of a map column; metrics that are not finite are absent."""
+    kept = {name: float(number) for name, number in metrics.items() if math.isfinite(number)}
+    return {"keys": list(kept), "numbers": list(kept.values())}
+
+
+def checked_text(what: str, text: str) -> str:
+    """`text` without surrounding blanks, as valid Unicode; raises MemoryFault where it is empty or too long."""
+    clean = text.encode("utf-8", "replace").decode().strip()
+    if not clean:
+        raise MemoryFault(f"The {what} is empty; say in a sentence what was learned or expected.")
+    if len(clean) > LONGEST_TEXT:
+        raise MemoryFault(f"The {what} has {len(clean):,} characters; at most {LONGEST_TEXT:,} are kept. Shorten it.")
+    return clean
+
+
+def shortened(text: str) -> str:
+    """`text` as valid Unicode, cut where it is longer than what is kept: its end says most of a failure."""
+    clean = text.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= LONGEST_TEXT else "…" + clean[1 - LONGEST_TEXT :]
+
+
+def value_columns(space: Space, config: Config) -> dict[str, Sequence[object]]:
+    """The columns of trial_values for one configuration: a row for each field that has an effect in it."""
+    active = [field.name for field in space.fields if space.active(field, config)]
+    return {
+        "fields": active,
+        "numbers": [None if isinstance(config[name], str) else float(config[name]) for name in active],
+        "texts": [config[name] if isinstance(config[name], str) else None for name in active],
+        "rests": [space.hash(config, leave_out=name) for name in active],
+    }

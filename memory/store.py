@@ -1,0 +1,233 @@
+"""Memory: what one owner process remembers of studies, trials and notes, in one DuckDB file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from memory import notes, trials
+from memory.connection import Connection, Cursor
+from memory.errors import MemoryFault, UnknownStudy
+from memory.migrations import migrate, shipped
+from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
+from memory.rows import new_id, now, read, stored_time
+from trainers.spec import DatasetFacts, Epoch, TrialResult
+
+__all__ = ["Memory", "new_id"]
+
+
+class Memory:
+    """The store. Every method is one transaction, safe from any thread; what it answered survives a kill.
+
+    Methods raise UnknownStudy, UnknownTrial, UnknownNote or UnknownAttempt for ids that do not exist, and MemoryFault
+    for what the file or the disk refuses.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Memory:
+        """Opens or makes the file at `path` and brings it to the newest schema.
+
+        Raises MemoryLocked where another process holds it, and MemoryFault where it is damaged, newer than this
+        version or out of reach; each message is one line.
+        """
+        connection = Connection(path)
+        try:
+            migrate(connection, shipped())
+        except MemoryFault:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def close(self) -> None:
+        """Lets go of the file; a second call does nothing."""
+        self._connection.close()
+
+    # Studies
+
+    def add_study(self, study: Study) -> None:
+        """Stores a new study; `finished` is a later fact of its own."""
+        values = study.model_dump(exclude={"facts", "space", "finished"}) | {
+            "created_at": stored_time(study.created_at),
+            "facts": study.facts.model_dump_json(),
+            "space": study.space.model_dump_json(),
+        }
+        names = ", ".join(values)
+        with self._connection.write() as cursor:
+            if cursor.row("SELECT 1 FROM studies WHERE study_id = $id", {"id": study.study_id}):
+                raise MemoryFault(f"Study {study.study_id!r} exists already.")
+            cursor.run(f"INSERT INTO studies ({names}) VALUES ({', '.join(f'${name}' for name in values)})", values)
+
+    def study(self, study_id: str) -> Study:
+        """The study as it stands."""
+        with self._connection.read() as cursor:
+            return _study(cursor, study_id)
+
+    def studies(self) -> list[Study]:
+        """All studies, newest first."""
+        with self._connection.read() as cursor:
+            rows = cursor.rows("SELECT * FROM study_states ORDER BY created_at DESC, position DESC")
+            return [Study.model_validate(read(row, "facts", "space")) for row in rows]
+
+    def mark_finished(self, study_id: str) -> None:
+        """Ends a study: it takes no more trials. A second call does nothing."""
+        with self._connection.write() as cursor:
+            _study(cursor, study_id)
+            values = {"id": study_id, "now": stored_time(now())}
+            cursor.run("INSERT INTO study_ends VALUES ($id, $now) ON CONFLICT DO NOTHING", values)
+
+    # Trials
+
+    def start_trial(self, new: NewTrial) -> Trial:
+        """Stores a queued trial under a fresh id; the one that is there where the study saw this request_key before.
+
+        Its number is that of `replicate_of` or of an equal configuration in the study, else the next, from 0.
+        """
+        with self._connection.write() as cursor:
+            return trials.start(cursor, _study(cursor, new.study_id), new)
+
+    def trial(self, trial_id: str) -> Trial:
+        """The trial as it stands; its status is derived from its attempts and its result."""
+        with self._connection.read() as cursor:
+            return trials.one(cursor, trial_id)
+
+    def trials(self, study_id: str) -> list[Trial]:
+        """All trials of a study, oldest first."""
+        with self._connection.read() as cursor:
+            found = trials.of_study(cursor, study_id)
+            if not found:
+                _study(cursor, study_id)
+            return found
+
+    def find_trial(self, study_id: str, config_hash: str, seed: int) -> Trial | None:
+        """The latest trial of this configuration and seed that was neither cancelled nor crashed."""
+        with self._connection.read() as cursor:
+            return trials.equal(cursor, study_id, config_hash, seed)
+
+    def unfinished_trials(self) -> list[Trial]:
+        """The queued, running and interrupted trials of all studies, oldest first."""
+        with self._connection.read() as cursor:
+            return trials.unfinished(cursor)
+
+    def finish_trial(self, result: TrialResult) -> Trial:
+        """Stores how a trial ended. The first result stays: a second one is ignored and the stored one answered.
+
+        Metrics that are not finite are left out, and a message beyond 20,000 characters keeps its end.
+        """
+        with self._connection.write() as cursor:
+            return trials.finish(cursor, result)
+
+    def record_verdict(self, trial_id: str, verdict: str) -> None:
+        """Stores what was told of a trial against noise; the newest verdict is the trial's."""
+        with self._connection.write() as cursor:
+            trials.record_verdict(cursor, trial_id, verdict)
+
+    def replicates(self, backbone: str, metric: str, but_not: str | None = None) -> list[tuple[int, tuple[float, ...]]]:
+        """Users and scores by seed of each configuration trained with several seeds, without study `but_not`."""
+        with self._connection.read() as cursor:
+            rows = trials.replicates(cursor, backbone, metric, but_not)
+            return [(DatasetFacts.model_validate_json(row["facts"]).users, tuple(row["scores"])) for row in rows]
+
+    # Attempts and epochs
+
+    def start_attempt(self, trial_id: str, pid: int, create_time: float) -> Attempt:
+        """Stores that a process works on the trial: pid and create_time (seconds since 1970) name it for good."""
+        with self._connection.write() as cursor:
+            return trials.start_attempt(cursor, trial_id, pid, create_time)
+
+    def end_attempt(self, attempt_id: str, cause: str) -> None:
+        """Stores why an attempt ended; the first cause stays."""
+        with self._connection.write() as cursor:
+            trials.end_attempt(cursor, attempt_id, cause)
+
+    def attempts(self, trial_id: str) -> list[Attempt]:
+        """All attempts of a trial, oldest first."""
+        with self._connection.read() as cursor:
+            return trials.attempts(cursor, trial_id)
+
+    def open_attempts(self) -> list[Attempt]:
+        """The attempts of any trial that are not known to have ended, oldest first."""
+        with self._connection.read() as cursor:
+            return trials.open_attempts(cursor)
+
+    def add_epochs(self, trial_id: str, epochs: Sequence[Epoch]) -> None:
+        """Stores epochs of the trial's last attempt; those that are there already stay as they are."""
+        with self._connection.write() as cursor:
+            trials.add_epochs(cursor, trial_id, epochs)
+
+    def epochs(self, trial_id: str) -> list[Epoch]:
+        """The epochs of the trial's last attempt, in order."""
+        with self._connection.read() as cursor:
+            return trials.epochs(cursor, trial_id)
+
+    # What was learned and shown
+
+    def add_note(
+        self, study_id: str, kind: NoteKind, text: str, evidence: Sequence[str] = (), supersedes: Sequence[str] = ()
+    ) -> Note:
+        """Stores a note with its evidence (trial ids); the standing one where the study has this text and kind.
+
+        Raises MemoryFault where the text is empty or beyond 20,000 characters.
+        """
+        with self._connection.write() as cursor:
+            _study(cursor, study_id)
+            return notes.add(cursor, study_id, kind, text, evidence, supersedes)
+
+    def note(self, heuristic_id: str) -> Note:
+        """The note as it stands."""
+        with self._connection.read() as cursor:
+            return notes.one(cursor, heuristic_id)
+
+    def notes(
+        self, *, study_id: str | None = None, kind: NoteKind | None = None, include_superseded: bool = False
+    ) -> list[Note]:
+        """Notes, oldest first, of one study or all and of one kind or all."""
+        with self._connection.read() as cursor:
+            return notes.listed(cursor, study_id, kind, include_superseded)
+
+    def take_snapshot(self, study_id: str | None, shown: Sequence[str]) -> str:
+        """Stores which ids one read of memory showed, and answers the snapshot's id."""
+        with self._connection.write() as cursor:
+            if study_id is not None:
+                _study(cursor, study_id)
+            return notes.take_snapshot(cursor, study_id, shown)
+
+    def latest_snapshot(self, study_id: str) -> str | None:
+        """The id of the study's newest snapshot."""
+        with self._connection.read() as cursor:
+            return notes.latest_snapshot(cursor, study_id)
+
+    def snapshot(self, snapshot_id: str) -> tuple[str, ...] | None:
+        """The ids that a snapshot showed, in their order; None for an unknown one."""
+        with self._connection.read() as cursor:
+            return notes.shown(cursor, snapshot_id)
+
+    def add_reveal(
+        self,
+        study_id: str,
+        dataset_hash: str,
+        chosen: Sequence[str],
+        default: Sequence[str],
+        test: Mapping[str, Mapping[str, float]],
+    ) -> Reveal:
+        """Stores a study's one look at the sealed test; `ordinal` counts the looks at this dataset content, from 1.
+
+        A second call for the study answers the stored one. `test` is by trial id.
+        """
+        with self._connection.write() as cursor:
+            _study(cursor, study_id)
+            return notes.add_reveal(cursor, study_id, dataset_hash, chosen, default, test)
+
+    def reveal(self, study_id: str) -> Reveal | None:
+        """The study's look at the sealed test, if it had one. Never part of what read_memory shows."""
+        with self._connection.read() as cursor:
+            return notes.reveal(cursor, study_id)
+
+
+def _study(cursor: Cursor, study_id: str) -> Study:
+    row = cursor.row("SELECT * FROM study_states WHERE study_id = $id", {"id": study_id})
+    if row is None:
+        raise UnknownStudy(study_id)
+    return Study.model_validate(read(row, "facts", "space"))

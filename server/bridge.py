@@ -1,0 +1,114 @@
+"""The stdio server: carries MCP messages between a client's pipes and the owner's HTTP, as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import threading
+from typing import Any, cast
+
+import anyio
+
+from server.link import Link, Message
+from server.settings import Settings
+
+_DRAIN_SECONDS = 3.0
+"""After the end of stdin a reader that is still there gets the answers that are nearly done."""
+
+_PARSE_ERROR = -32700
+_INVALID_REQUEST = -32600
+
+
+def run_bridge(settings: Settings) -> None:
+    """Bridge this process's stdin and stdout to the home's owner until stdin ends; HomeError where none can be had."""
+    anyio.run(_Bridge(settings).run)
+
+
+class _Bridge:
+    def __init__(self, settings: Settings) -> None:
+        self._link = Link(settings, self._write)
+        self._calls: dict[str | int, anyio.CancelScope] = {}
+        self._idle = anyio.Event()
+
+    async def run(self) -> None:
+        lines = _read_lines(asyncio.get_running_loop())
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._link.open(tasks)
+                while line := await lines.get():
+                    await self._take(line, tasks)
+                await self._drain()
+                tasks.cancel_scope.cancel()
+        except* BrokenPipeError:
+            pass  # the client is gone; nobody is left to be told
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1.0):
+                await self._link.close()
+
+    async def _take(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
+        try:
+            message: Any = json.loads(line)
+        except ValueError:
+            self._refuse(_PARSE_ERROR, "Parse error: not a line of JSON.")
+            return
+        if not isinstance(message, dict):
+            self._refuse(_INVALID_REQUEST, "One JSON-RPC message a line; batches are not supported.")
+            return
+        taken = Message(line, cast("dict[str, Any]", message))
+        if taken.is_request:
+            scope = anyio.CancelScope()
+            self._calls[taken.id] = scope
+            tasks.start_soon(self._call, taken, scope)
+        else:
+            # In order and before what follows: `initialized` opens the session, `cancelled` precedes a reused id.
+            await self._link.notify(taken)
+            if taken.cancels in self._calls:
+                self._calls[taken.cancels].cancel()
+
+    async def _call(self, message: Message, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._link.call(message)
+        if self._calls.get(message.id) is scope:
+            del self._calls[message.id]
+        if not self._calls:
+            self._idle.set()
+
+    async def _drain(self) -> None:
+        with anyio.move_on_after(_DRAIN_SECONDS):
+            while self._calls and not _reader_is_gone():
+                self._idle = anyio.Event()
+                await self._idle.wait()
+
+    def _refuse(self, code: int, text: str) -> None:
+        self._write(json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}}))
+
+    def _write(self, text: str) -> None:
+        data = memoryview(text.encode() + b"\n")
+        while data:
+            data = data[os.write(1, data) :]
+
+
+def _read_lines(loop: asyncio.AbstractEventLoop) -> asyncio.Queue[bytes]:
+    """Lines of stdin as they come, b"" at its end; from a thread, because stdin may be a file, a pipe or a terminal."""
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def read() -> None:
+        # A descriptor of its own: a daemon thread must not hold sys.stdin's lock when the interpreter ends.
+        with os.fdopen(os.dup(0), "rb") as stdin, contextlib.suppress(RuntimeError):
+            for line in stdin:
+                if line.strip():
+                    loop.call_soon_threadsafe(lines.put_nowait, line.strip())
+            loop.call_soon_threadsafe(lines.put_nowait, b"")
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody holds the other end of stdout any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -1,0 +1,138 @@
+"""The `virtualmle study` and `virtualmle memory` commands: what the owner remembers, read through its tools."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+import yaml
+from mcp_types import TextContent
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from server.home import connect
+
+study = typer.Typer(help="List and show studies.", no_args_is_help=True)
+memory = typer.Typer(help="List and show what was learned.", no_args_is_help=True)
+
+Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StudyId = Annotated[str, typer.Argument(metavar="S", help="A study_id, s-….")]
+
+_STUDY_COLUMNS = ("study_id", "dataset", "backbone", "metric", "policy", "trainings", "default", "best", "finished")
+_PAGE = 200
+
+
+class ToolRefusal(RuntimeError):
+    """A tool said no; the message is what it said."""
+
+
+@study.command("list")
+def list_studies(home: Home = None, as_json: Json = False) -> None:
+    """List the studies."""
+    studies = _call(home, "read_memory", limit=_PAGE).get("studies", [])
+    if not as_json and not studies:
+        typer.echo("No studies yet; `virtualmle drive` makes one, and so does an MCP client.", err=True)
+        return
+    _show(studies, _STUDY_COLUMNS, as_json)
+
+
+@study.command("show")
+def show_study(study_id: StudyId, home: Home = None, as_json: Json = False) -> None:
+    """Show a study and its trials."""
+    trials = _items(home, study_id=study_id, level="trial")
+    found = _call(home, "read_memory", limit=_PAGE).get("studies", [])
+    line = next((known for known in found if known["study_id"] == study_id), {"study_id": study_id})
+    if as_json:
+        typer.echo(json.dumps({**line, "trials": trials}, indent=1, ensure_ascii=False))
+        return
+    _show([line], _STUDY_COLUMNS, as_json)
+    rows = [{**trial.get("facts", {}), **trial, "result": trial["text"]} for trial in trials]
+    _show(rows, ("id", "number", "status", "verdict", "seconds", "result"), as_json)
+
+
+@memory.command("list")
+def list_memory(
+    home: Home = None,
+    level: Annotated[str | None, typer.Option(help="reflection, heuristic, summary or trial.")] = None,
+    study_id: Annotated[str | None, typer.Option("--study", metavar="S", help="Of one study.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what was learned."""
+    asked = {"level": level, "study_id": study_id}
+    items = _items(home, **{name: value for name, value in asked.items() if value is not None})
+    if not as_json and not items:
+        typer.echo("Nothing was learned yet.", err=True)
+        return
+    _show(items, ("id", "level", "dataset", "backbone", "verdict", "text"), as_json)
+
+
+@memory.command("show")
+def show_memory(
+    id: Annotated[str, typer.Argument(metavar="ID", help="A heuristic_id, h-…, or a trial_id, t-….")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show one thing that was learned, or one trial."""
+    if id.startswith("t-"):
+        found = _call(home, "get_trial", trial_id=id, wait_seconds=0)
+    else:
+        found = next((item for item in _items(home) if item["id"] == id), None)
+    if found is None:
+        raise ToolRefusal(f"Unknown heuristic {id!r}; `virtualmle memory list` lists them.")
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100), nl=False)
+
+
+def _call(home: Path | None, tool: str, **arguments: Any) -> dict[str, Any]:
+    return anyio.run(functools.partial(_ask, home, tool, arguments))[0]
+
+
+def _items(home: Path | None, **arguments: Any) -> list[dict[str, Any]]:
+    """Every item of a read, however many pages."""
+    pages = anyio.run(functools.partial(_ask, home, "read_memory", {**arguments, "limit": _PAGE}))
+    return [item for page in pages for item in page.get("items", [])]
+
+
+async def _ask(home: Path | None, tool: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """A tool's answer, and the pages after it."""
+    pages: list[dict[str, Any]] = []
+    async with connect(home) as client:
+        cursor: str | None = None
+        while cursor is not None or not pages:
+            answer = await client.call_tool(tool, arguments | ({"cursor": cursor} if cursor else {}))
+            if answer.is_error:
+                said = [block.text for block in answer.content if isinstance(block, TextContent)]
+                raise ToolRefusal(" ".join(said))
+            pages.append(answer.structured_content or {})
+            cursor = pages[-1].get("cursor")
+    return pages
+
+
+def _show(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    console = Console(soft_wrap=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("id", "study_id"))
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

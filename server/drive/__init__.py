@@ -1,0 +1,1 @@
+"""The reference engineer: a client of the MCP server that plays a policy and writes the report."""

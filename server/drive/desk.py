@@ -1,0 +1,217 @@
+"""The engineer's desk: typed calls of the MCP tools, and the trials that have come back so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import anyio
+import httpx2
+from mcp import Client, MCPError
+from mcp.types import CallToolResult, TextContent, TextResourceContents
+from pydantic import ValidationError
+
+from server.answers import Answer, FinishAnswer, MemoryAnswer, MemoryItem, NoteAnswer, StudyAnswer, TrialAnswer
+from server.policies.base import Brief, Lesson, Observation, Proposal
+from trainers.space import Config, Space
+
+AnswerType = TypeVar("AnswerType", bound=Answer)
+GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream, httpx2.HTTPError, OSError)
+UNFINISHED = ("queued", "running")
+
+
+class Refused(RuntimeError):
+    """The server understood the call and said no; the message is the server's."""
+
+
+class ServerGone(RuntimeError):
+    """The server does not answer any more, or answers what this client cannot read."""
+
+
+class Desk:
+    """One study seen from the client. `on_progress` hears of the trial that is waited on."""
+
+    def __init__(self, client: Client, on_progress: Callable[[float, float | None], None], wait_seconds: float) -> None:
+        self.client = client
+        self.trials: dict[str, TrialAnswer] = {}
+        """Finished trials in the order they came back."""
+        self.configs: dict[str, Config] = {}
+        self.running: str | None = None
+        self.finish: FinishAnswer | None = None
+        self._study: StudyAnswer | None = None
+        self._space: Space | None = None
+        self._on_progress = on_progress
+        self._wait = wait_seconds
+
+    @property
+    def opened(self) -> bool:
+        """Whether a study was started."""
+        return self._study is not None
+
+    @property
+    def study(self) -> StudyAnswer:
+        if self._study is None:
+            raise ServerGone("No study was started.")
+        return self._study
+
+    @property
+    def space(self) -> Space:
+        if self._space is None:
+            raise ServerGone("The study's space was never read.")
+        return self._space
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+        """One tool call as it is; raises ServerGone where no answer comes."""
+        try:
+            return await self.client.call_tool(tool, arguments, progress_callback=self._progress)
+        except MCPError as error:
+            raise ServerGone(f"The server failed at {tool}: {error}") from error
+        except GONE as error:
+            raise ServerGone(f"The server went away during {tool} ({type(error).__name__}).") from error
+
+    async def _progress(self, progress: float, total: float | None, message: str | None) -> None:
+        self._on_progress(progress, total)
+
+    async def ask(self, tool: str, arguments: dict[str, Any], kind: type[AnswerType]) -> AnswerType:
+        """One tool call with a typed answer; raises Refused with the server's words."""
+        result = await self.call(tool, arguments)
+        if result.is_error:
+            raise Refused(text_of(result))
+        try:
+            return kind.model_validate(result.structured_content)
+        except ValidationError as error:
+            raise ServerGone(
+                f"The server's answer to {tool} is not that of this version: {error.errors()[0]['msg']}."
+            ) from error
+
+    async def start(self, arguments: dict[str, Any]) -> StudyAnswer:
+        """Open the study and read its space."""
+        self._study = await self.ask("start_study", arguments, StudyAnswer)
+        try:
+            read = await self.client.read_resource(f"virtualmle://studies/{self._study.study_id}/space")
+        except (MCPError, *GONE) as error:
+            raise ServerGone(f"The server does not tell the study's space: {error}") from error
+        text = next((part.text for part in read.contents if isinstance(part, TextResourceContents)), "")
+        try:
+            self._space = Space.model_validate_json(text)
+        except ValidationError as error:
+            raise ServerGone(f"The study's space cannot be read: {error.errors()[0]['msg']}.") from error
+        return self._study
+
+    async def run(self, proposal: Proposal) -> TrialAnswer:
+        """Train what a policy proposed and wait for its end."""
+        arguments: dict[str, Any] = {"study_id": self.study.study_id, "changes": proposal.changes}
+        arguments["snapshot_id"] = self.study.brief.snapshot_id
+        for name in ("parent", "replicate_of", "hypothesis"):
+            if (value := getattr(proposal, name)) is not None:
+                arguments[name] = value
+        if proposal.cites:
+            arguments["cites"] = list(proposal.cites)
+        if proposal.expected is not None:
+            arguments["expected"] = proposal.expected.model_dump(exclude_none=True)
+        return await self.run_trial(arguments)
+
+    async def run_trial(self, arguments: dict[str, Any]) -> TrialAnswer:
+        """run_trial to its end; a trial whose attempt was interrupted gets one more."""
+        answer = await self._to_the_end(await self._ask_trial("run_trial", arguments))
+        if answer.status == "interrupted":
+            answer = await self._to_the_end(await self._ask_trial("run_trial", arguments))
+        self._keep(answer)
+        return answer
+
+    async def wait_for(self, trial_id: str) -> TrialAnswer:
+        """Wait for a trial that is already under way."""
+        answer = await self._to_the_end(await self._ask_trial("get_trial", {"trial_id": trial_id}))
+        self._keep(answer)
+        return answer
+
+    async def _ask_trial(self, tool: str, arguments: dict[str, Any]) -> TrialAnswer:
+        answer = await self.ask(tool, {**arguments, "wait_seconds": self._wait}, TrialAnswer)
+        self.running = answer.trial_id if answer.status in UNFINISHED else None
+        return answer
+
+    async def _to_the_end(self, answer: TrialAnswer) -> TrialAnswer:
+        while answer.status in UNFINISHED:
+            answer = await self._ask_trial("get_trial", {"trial_id": answer.trial_id})
+        return answer
+
+    def _keep(self, answer: TrialAnswer) -> None:
+        base = self.configs.get(answer.replicate_of or "") or answer.config
+        if base is None:
+            parent = self.configs.get(answer.parent or "", self.space.default())
+            base = self.space.check({**parent, **answer.changes})
+        self.configs[answer.trial_id] = base
+        self.trials[answer.trial_id] = answer
+
+    async def cancel_running(self) -> None:
+        """End the trial that is under way, and keep what it came to."""
+        if self.running is not None:
+            trial_id, self.running = self.running, None
+            await self.call("cancel_trial", {"trial_id": trial_id})
+            self._keep(await self.ask("get_trial", {"trial_id": trial_id}, TrialAnswer))
+
+    async def note(self, kind: str, text: str, evidence: list[str]) -> NoteAnswer:
+        """Write down a reflection, a heuristic or a summary."""
+        arguments = {"study_id": self.study.study_id, "kind": kind, "text": text, "evidence": evidence}
+        return await self.ask("write_heuristic", arguments, NoteAnswer)
+
+    async def notes(self) -> list[MemoryItem]:
+        """What was written down in this study."""
+        found: list[MemoryItem] = []
+        for level in ("reflection", "heuristic", "summary"):
+            arguments: dict[str, Any] = {"study_id": self.study.study_id, "level": level, "limit": 200}
+            found += (await self.ask("read_memory", arguments, MemoryAnswer)).items
+        return [item for item in found if item.study_id == self.study.study_id]
+
+    async def end(self, summary: str | None = None) -> FinishAnswer:
+        """Finish the study and wait for the sealed test."""
+        arguments: dict[str, Any] = {"study_id": self.study.study_id, "wait_seconds": self._wait}
+        told = {"summary": summary} if summary else {}
+        answer = await self.ask("finish_study", {**arguments, **told}, FinishAnswer)
+        while answer.status == "running":
+            answer = await self.ask("finish_study", arguments, FinishAnswer)
+        self.finish = answer
+        return answer
+
+    def observations(self) -> list[Observation]:
+        """The trainings so far as policies see them."""
+        metric = self.study.brief.metric
+        return [observe(answer, self.configs[answer.trial_id], metric) for answer in self.trials.values()]
+
+    def brief(self) -> Brief:
+        """What policies are told beside the trials."""
+        brief = self.study.brief
+        latest = next(reversed(self.trials.values()), None)
+        facts = {name: float(value) for name, value in brief.dataset.items() if type(value) in (int, float)}
+        lessons = tuple(
+            Lesson(note.heuristic_id, note.kind, note.text, note.dataset, note.backbone) for note in brief.memory
+        )
+        left = latest.trials_left if latest else None
+        return Brief(brief.metric, brief.backbone, facts, lessons, left, latest.seconds_left if latest else None)
+
+
+def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
+    """A trial's answer as a policy sees it."""
+    scored = answer.status in ("ok", "timed_out")
+    return Observation(
+        trial_id=answer.trial_id,
+        number=answer.number,
+        config=config,
+        seed=answer.seed,
+        status=answer.status,
+        score=answer.metrics.get(metric) if scored else None,
+        changes=answer.changes,
+        parent=answer.parent,
+        replicate_of=answer.replicate_of,
+        verdict=answer.verdict,
+        curve=tuple(answer.curve),
+        diagnosis=tuple(answer.diagnosis),
+        seconds=(answer.seconds or 0.0) + (answer.eval_seconds or 0.0),
+        epochs=answer.epochs,
+        best_epoch=answer.best_epoch,
+    )
+
+
+def text_of(result: CallToolResult) -> str:
+    """The text of a tool's result."""
+    return "\n".join(part.text for part in result.content if isinstance(part, TextContent))

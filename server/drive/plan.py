@@ -1,0 +1,116 @@
+"""What a drive was asked to do."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+Backbone = Literal["sasrec", "hstu"]
+PolicyName = Literal["playbook", "random", "tpe", "llm"]
+FilterSeen = Literal["auto", "yes", "no", "reference"]
+Provider = Literal["anthropic", "openai"]
+
+METRIC = "ndcg@10"
+
+
+class PlanError(ValueError):
+    """An option that cannot be used; the message says what would be."""
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """The language model of `--policy llm`. The key itself is never part of a plan."""
+
+    model: str
+    provider: Provider
+    base_url: str | None = None
+    key_file: Path | None = None
+    max_turns: int = 60
+    max_tokens: int = 400_000
+    """Tokens of all turns together, read and written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One drive. `trials` counts configurations; replicates of them do not count."""
+
+    dataset: str = "demo"
+    backbone: Backbone = "sasrec"
+    policy: PolicyName = "playbook"
+    trials: int = 8
+    budget_seconds: float | None = None
+    trial_seconds: float | None = None
+    seed: int = 0
+    preset: Literal["strong", "paper"] = "strong"
+    fixed: dict[str, Any] = field(default_factory=dict[str, Any])
+    filter_seen: FilterSeen = "auto"
+    model: ModelPlan | None = None
+    wait_seconds: float = 45.0
+
+    def study_arguments(self) -> dict[str, Any]:
+        """The arguments of start_study."""
+        arguments: dict[str, Any] = {
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "metric": METRIC,
+            "preset": self.preset,
+            "filter_seen": self.filter_seen,
+            "max_trials": self.trials,
+            "policy": self.policy,
+            "seed": self.seed,
+        }
+        if self.fixed:
+            arguments["space"] = self.fixed
+        for name in ("budget_seconds", "trial_seconds"):
+            if (seconds := getattr(self, name)) is not None:
+                arguments[name] = seconds
+        return arguments
+
+    def command(self) -> str:
+        """The command line that runs the same again."""
+        words = ["virtualmle", "drive", "--dataset", self.dataset, "--backbone", self.backbone, "--policy", self.policy]
+        words += ["--trials", str(self.trials), "--seed", str(self.seed), "--preset", self.preset]
+        for name in ("budget_seconds", "trial_seconds"):
+            if (seconds := getattr(self, name)) is not None:
+                words += ["--" + name.replace("_", "-"), f"{seconds:g}"]
+        for name, value in self.fixed.items():
+            words += ["--fix", f"{name}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}"]
+        if self.filter_seen != "auto":
+            words += ["--filter-seen", self.filter_seen]
+        if self.model is not None:
+            words += ["--provider", self.model.provider, "--model", self.model.model]
+            words += ["--base-url", self.model.base_url] if self.model.base_url else []
+        return shlex.join(words)
+
+
+def fixed_fields(settings: list[str]) -> dict[str, Any]:
+    """`FIELD=VALUE` settings, each value typed as YAML; 1e-3 is a number here too."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip() or not text.strip():
+            raise PlanError(f"--fix wants FIELD=VALUE, as in --fix dropout=0.2; got {setting!r}.")
+        try:
+            found[name.strip()] = _numbers(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise PlanError(f"--fix {setting!r}: {text!r} is not YAML; quote it, or give a plain value.") from None
+    return found
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value
+    if isinstance(value, list):
+        return [_numbers(item) for item in cast(list[Any], value)]
+    if isinstance(value, dict):
+        return {name: _numbers(item) for name, item in cast(dict[str, Any], value).items()}
+    return value

@@ -1,0 +1,48 @@
+"""The environment of a child: the owner's, without its secrets, with the thread count and the marks to find it by."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import trainers
+from server.executors.base import Slot
+
+HOME_MARK = "VIRTUALMLE_OWNER_HOME"
+"""Every process that works for a home carries its path under this name."""
+RUN_MARK = "VIRTUALMLE_RUN"
+"""Every process of one call of `run` carries that run's own value, whatever session it moved to."""
+
+_SECRET = re.compile(r"PASSWORD|PASSWD|CREDENTIAL|(^|_)(TOKEN|KEY|SECRET|AUTH)S?(_|$)", re.IGNORECASE)
+_UNMAPPED = str(8 << 30)
+"""Bytes. Below it malloc keeps large tensors on its heap, which spares the page faults of mapping them anew."""
+
+
+def child_environment(owner: Mapping[str, str], slot: Slot, home: Path, run_id: str) -> dict[str, str]:
+    """What a child that works for `home` in `slot` is started with."""
+    kept = {name: value for name, value in owner.items() if not _SECRET.search(name)}
+    threads = str(slot.threads)
+    kept |= {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "MALLOC_MMAP_THRESHOLD_": _UNMAPPED,
+        "MALLOC_TRIM_THRESHOLD_": _UNMAPPED,
+        "PYTHONPATH": _python_path(owner.get("PYTHONPATH", "")),
+        "PYTHONUNBUFFERED": "1",
+        HOME_MARK: str(home),
+        RUN_MARK: run_id,
+    }
+    if slot.gpu_ids:
+        kept["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, slot.gpu_ids))
+    return kept
+
+
+def _python_path(inherited: str) -> str:
+    """Our packages first, so that no folder of the same name wins; relative entries would mean the run directory."""
+    root = Path(trainers.__file__).resolve().parent.parent
+    own = (
+        [] if root.name in ("site-packages", "dist-packages") else [str(root)]
+    )  # installed: found without, after stdlib
+    return os.pathsep.join([*own, *(entry for entry in inherited.split(os.pathsep) if Path(entry).is_absolute())])

@@ -1,0 +1,194 @@
+"""Runs each training in a child process on this machine, within its limits, and leaves none behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import psutil
+
+from server.executors.base import ATTEMPT_FILE, RESULT_FILES, ExecutorError, Exit, Slot, Task, write_whole
+from server.executors.child import Child
+from server.executors.descendants import end_marked
+from server.executors.environment import HOME_MARK, child_environment
+from server.executors.evidence import ceiling_mb, oom_kills
+
+LOG_FILE = "trial.log"
+TRAINERS = (sys.executable, "-P", "-m", "trainers")
+"""`-P` keeps the run directory off the child's path: a folder named trainers in it must not win."""
+_NEAR = 0.9
+"""Of the ceiling: a kill from outside at this much memory is taken for the kernel's."""
+_TAIL_BYTES = 8192
+_MESSAGE_CHARACTERS = 500
+
+EndedBy = Literal["itself", "memory", "deadline", "closing"]
+
+
+@dataclass
+class _Run:
+    """One child at work, and what was true before it started."""
+
+    child: Child
+    directory: Path
+    slot: Slot
+    task: Task
+    log_start: int
+    oom_kills: int
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ProcessExecutor:
+    """`command` gets `TASK DIR --datasets D [--deadline-seconds S]`; tests give another than the trainers'."""
+
+    def __init__(
+        self,
+        datasets: Path,
+        home: Path,
+        command: Sequence[str] = TRAINERS,
+        sample_seconds: float = 0.5,
+        obey_seconds: float = 5.0,
+    ) -> None:
+        self._datasets = datasets.absolute()
+        self._home = home.absolute()
+        self._command = tuple(command)
+        self._sample_seconds = sample_seconds
+        self._obey_seconds = obey_seconds
+        self._runs: list[_Run] = []
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(end_marked, HOME_MARK, str(self._home))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await _to_its_end(self._close())
+
+    async def run(self, directories: Sequence[Path], slot: Slot, task: Task = "run") -> list[Exit]:
+        return [await self._one(directory, slot, task) for directory in directories]
+
+    async def _close(self) -> None:
+        self._closing = True
+        await asyncio.gather(*(run.ended.wait() for run in self._runs))
+        await asyncio.to_thread(end_marked, HOME_MARK, str(self._home))
+
+    async def _one(self, directory: Path, slot: Slot, task: Task) -> Exit:
+        if self._closing:
+            raise ExecutorError("The owner is ending; no training starts any more.")
+        run = self._start(directory, slot, task)
+        self._runs.append(run)
+        ended_by: EndedBy = "itself"
+        try:
+            write_attempt(directory, run.child.pid)
+            ended_by = await self._watch(run)
+        except OSError as error:
+            raise _broken(directory, error) from None
+        finally:
+            await _to_its_end(run.child.end(0.0 if ended_by == "memory" else self._obey_seconds))
+            self._runs.remove(run)
+            run.ended.set()
+        return _exit(run, ended_by)
+
+    def _start(self, directory: Path, slot: Slot, task: Task) -> _Run:
+        command = [*self._command, task, str(directory.absolute()), "--datasets", str(self._datasets)]
+        if task == "run" and slot.deadline_seconds is not None:
+            command += ["--deadline-seconds", f"{slot.deadline_seconds:.3f}"]
+        environment = child_environment(os.environ, slot, self._home, secrets.token_hex(8))
+        log = directory / LOG_FILE
+        try:
+            log_start = log.stat().st_size if log.exists() else 0
+            before = oom_kills()
+            child = Child.start(command, directory, environment, log)
+        except OSError as error:
+            raise _broken(directory, error) from None
+        return _Run(child, directory, slot, task, log_start, before)
+
+    async def _watch(self, run: _Run) -> EndedBy:
+        loop = asyncio.get_running_loop()
+        slot, meter = run.slot, run.child.meter
+        allowed = None if slot.deadline_seconds is None else slot.deadline_seconds + slot.grace_seconds
+        started = loop.time()
+        while not await run.child.wait(self._sample_seconds):
+            if self._closing:
+                return "closing"
+            used = await asyncio.to_thread(meter.sample)
+            if slot.memory_mb is not None and used > slot.memory_mb:
+                return "memory"
+            if allowed is not None and loop.time() - started > allowed:
+                return "deadline"
+        return "itself"
+
+
+def write_attempt(directory: Path, pid: int) -> None:
+    """Leaves pid and creation time, which together name a process for good. Raises OSError."""
+    try:
+        created = psutil.Process(pid).create_time()
+    except psutil.Error:  # ended already
+        return
+    write_whole(directory / ATTEMPT_FILE, json.dumps({"pid": pid, "create_time": created}))
+
+
+def _exit(run: _Run, ended_by: EndedBy) -> Exit:
+    peak = round(run.child.meter.peak_mb, 1) or None
+    slot = run.slot
+    if ended_by == "closing":
+        return Exit(cause="killed", message="the owner ended", peak_memory_mb=peak)
+    if ended_by == "deadline":
+        message = f"still at work {slot.grace_seconds:g} s after its deadline of {slot.deadline_seconds:g} s"
+        return Exit(cause="timed_out", message=message, peak_memory_mb=peak)
+    if (run.directory / RESULT_FILES[run.task]).exists():
+        return Exit(cause="result", peak_memory_mb=peak)
+    if ended_by == "memory":
+        message = f"used {run.child.meter.peak_mb:.0f} MB at its peak; the limit is {slot.memory_mb} MB"
+        return Exit(cause="out_of_memory", message=message, peak_memory_mb=peak)
+    return _unfinished(run, peak)
+
+
+def _unfinished(run: _Run, peak: float | None) -> Exit:
+    """The child ended by itself, or was ended from outside, and left no result."""
+    code, last = run.child.exit_code or 0, run.child.meter.last_mb
+    ceiling = run.slot.memory_mb or ceiling_mb()
+    if code == -signal.SIGKILL and (oom_kills() > run.oom_kills or last >= _NEAR * ceiling):
+        message = f"killed by the system when memory ran out, at {last:.0f} MB of {ceiling:.0f} MB"
+        return Exit(cause="out_of_memory", message=message, peak_memory_mb=peak)
+    if code < 0:
+        message = f"killed by signal {-code}"
+    else:
+        message = _last_line(run.directory / LOG_FILE, run.log_start) or f"ended with exit code {code}, without a word"
+    return Exit(cause="crashed", message=message, peak_memory_mb=peak)
+
+
+def _last_line(log: Path, start: int) -> str:
+    """The last line that this child wrote, if any."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:_MESSAGE_CHARACTERS] for line in reversed(lines) if line.strip()), "")
+
+
+def _broken(directory: Path, error: OSError) -> ExecutorError:
+    return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}.")
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits `work` whatever happens to the caller meanwhile; its cancellation comes out afterwards."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

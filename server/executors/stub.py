@@ -1,0 +1,146 @@
+"""A fake executor for tests: it answers from a function and leaves the same files as a child, without a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from server.executors.base import RESULT_FILES, ExecutorError, Exit, Slot, Task, write_whole
+from server.executors.process import write_attempt
+from trainers.spec import METRICS, Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
+
+
+class Answer(BaseModel):
+    """What the stub makes of a trial. Without a result, `exit` says why there is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epochs: tuple[Epoch, ...] = ()
+    result: TrialResult | None = None
+    exit: Exit = Exit(cause="result")
+
+
+def curve(trial: TrialSpec, best: float = 0.05, epochs: int = 3) -> Answer:
+    """A training that went well: validation rises evenly to `best`, which its last epoch reaches in every metric."""
+    history = tuple(
+        Epoch(
+            epoch=number,
+            loss=10.0 / number,
+            validation=dict.fromkeys(METRICS, best * number / epochs),
+            seconds=1.0,
+            eval_seconds=0.5,
+        )
+        for number in range(1, epochs + 1)
+    )
+    result = TrialResult(
+        trial_id=trial.trial_id,
+        status="ok",
+        validation=history[-1].validation,
+        best_epoch=epochs,
+        epochs=epochs,
+        seconds=1.0 * epochs,
+        eval_seconds=0.5 * epochs,
+        peak_memory_mb=100.0,
+        parameters=1000,
+        device="stub",
+        threads=trial.threads,
+    )
+    return Answer(epochs=history, result=result)
+
+
+def same_for_all(asked: EvaluationSpec) -> Revealed:
+    """A test on which every checkpoint scores the same."""
+    return Revealed(
+        status="ok", trials={item.trial_id: dict.fromkeys(METRICS, 0.04) for item in asked.checkpoints}
+    )
+
+
+class StubExecutor:
+    """`train` and `reveal` answer; an ExecutorError that they raise is raised.
+
+    While `gate` is cleared, work is held between its epochs and its result. `started` yields the names of the
+    directories as they are begun; `slots` keeps what each was given. Cancelled work leaves a result with the status
+    `cancelled`, as a child that obeys would, unless `obeys` is False.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[TrialSpec], Answer] = curve,
+        reveal: Callable[[EvaluationSpec], Revealed] = same_for_all,
+        obeys: bool = True,
+    ) -> None:
+        self.train = train
+        self.reveal = reveal
+        self.obeys = obeys
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.started: asyncio.Queue[str] = asyncio.Queue()
+        self.slots: list[Slot] = []
+        self._closing = asyncio.Event()
+        self._working = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing.set()
+        await self._idle.wait()
+
+    async def run(self, directories: Sequence[Path], slot: Slot, task: Task = "run") -> list[Exit]:
+        if self._closing.is_set():
+            raise ExecutorError("The owner is ending; no training starts any more.")
+        self._working += 1
+        self._idle.clear()
+        try:
+            return [await self._one(directory, slot, task) for directory in directories]
+        except OSError as error:
+            raise ExecutorError(f"The training cannot start: {error.strerror or error}.") from None
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.set()
+
+    async def _one(self, directory: Path, slot: Slot, task: Task) -> Exit:
+        self.slots.append(slot)
+        write_attempt(directory, os.getpid())
+        answer = Answer()
+        if task == "run":
+            answer = self.train(TrialSpec.model_validate_json((directory / "spec.json").read_bytes()))
+            _append(directory / "epochs.jsonl", answer.epochs)
+            found: BaseModel | None = answer.result
+        else:
+            found = self.reveal(EvaluationSpec.model_validate_json((directory / "evaluate.json").read_bytes()))
+        self.started.put_nowait(directory.name)
+        try:
+            if not await self._opened():
+                return Exit(cause="killed", message="the owner ended")
+        except asyncio.CancelledError:
+            if answer.result and self.obeys:
+                cancelled = answer.result.model_copy(update={"status": "cancelled"})
+                write_whole(directory / RESULT_FILES[task], cancelled.model_dump_json())
+            raise
+        if found:
+            write_whole(directory / RESULT_FILES[task], found.model_dump_json())
+        return answer.exit
+
+    async def _opened(self) -> bool:
+        """Whether the gate opened before the executor was closed."""
+        waits = {asyncio.ensure_future(event.wait()) for event in (self.gate, self._closing)}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in waits:
+                waiting.cancel()
+        return self.gate.is_set()
+
+
+def _append(path: Path, epochs: Sequence[Epoch]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(epoch.model_dump_json() + "\n" for epoch in epochs)

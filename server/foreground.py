@@ -1,0 +1,40 @@
+"""serve --http: the owner in the foreground, at an address that was asked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from server.auth import read_tokens
+from server.ending import make_way
+from server.owner import Address, run_foreground
+from server.settings import Settings
+
+
+def serve_http(settings: Settings, given: str, token_file: Path | None) -> None:
+    """Own the home at HOST:PORT, in the place of an idle detached owner; wrong usage is a typer.BadParameter."""
+    address = parse_address(given)
+    tokens = read_tokens(token_file) if token_file is not None else ()
+    if not tokens and not address.is_loopback:
+        raise typer.BadParameter(
+            f"{address.host} can be reached from elsewhere: give --token-file F (one token a line), or listen on "
+            f"127.0.0.1:{address.port}.",
+            param_hint="--http",
+        )
+    listener = address.listen()
+    make_way(settings)
+    port = listener.getsockname()[1]
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    print(f"VirtualMLE serves {settings.home} at http://{host}:{port}/mcp", file=sys.stderr, flush=True)  # noqa: T201
+    run_foreground(settings, address, tokens, listener)
+
+
+def parse_address(given: str) -> Address:
+    """HOST:PORT, an IPv6 address in brackets; a bare port listens on loopback."""
+    host, _, port = given.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    if not port.isdecimal() or int(port) > 65535:
+        raise typer.BadParameter(f"{given!r} is not HOST:PORT, such as 127.0.0.1:8000.", param_hint="--http")
+    return Address(host, int(port))

@@ -1,0 +1,93 @@
+"""What the owner writes into a run directory, and what it reads back from it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from server.executors.base import ATTEMPT_FILE, RESULT_FILES, write_whole
+from trainers.spec import Epoch, TrialResult, TrialSpec
+
+_EPOCHS = "epochs.jsonl"
+_CHECKPOINT = "checkpoint.safetensors"
+_OF_AN_ATTEMPT = (ATTEMPT_FILE, _EPOCHS, RESULT_FILES["run"], _CHECKPOINT, "validation_ranks.safetensors")
+
+
+class Process(BaseModel):
+    """attempt.json: pid and creation time, which together name a process for good."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    create_time: float
+
+
+class Tail(NamedTuple):
+    """Epochs that were read, and the offset in epochs.jsonl to go on from."""
+
+    epochs: tuple[Epoch, ...]
+    offset: int
+
+
+def prepare(directory: Path, spec: TrialSpec) -> None:
+    """Makes the run directory ready for a new attempt: an earlier one leaves only its log. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in _OF_AN_ATTEMPT:
+        (directory / name).unlink(missing_ok=True)
+    write_whole(directory / "spec.json", spec.model_dump_json(indent=1))
+
+
+def read_process(directory: Path) -> Process | None:
+    """The process that works or worked on the directory, once it is known."""
+    try:
+        return Process.model_validate_json((directory / ATTEMPT_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def read_epochs(directory: Path, offset: int = 0) -> Tail:
+    """The whole lines of epochs.jsonl from `offset` on; what is half written is left for the next time."""
+    try:
+        with (directory / _EPOCHS).open("rb") as file:
+            file.seek(offset)
+            text = file.read()
+    except OSError:
+        return Tail((), offset)
+    whole, newline, _rest = text.rpartition(b"\n")
+    found: list[Epoch] = []
+    for line in whole.splitlines():
+        try:
+            found.append(Epoch.model_validate_json(line))
+        except ValidationError:
+            continue
+    return Tail(tuple(found), offset + len(whole) + len(newline))
+
+
+def read_result(directory: Path, trial_id: str) -> TrialResult | None:
+    """How the trial ended by its own account. A result that cannot be believed is a crash."""
+    try:
+        text = (directory / RESULT_FILES["run"]).read_bytes()
+    except OSError:
+        return None
+    try:
+        result = TrialResult.model_validate_json(text)
+    except ValidationError as error:
+        return _unbelievable(trial_id, str(error.errors()[0]["msg"]))
+    if result.trial_id != trial_id:
+        return _unbelievable(trial_id, f"it is of trial {result.trial_id!r}")
+    broken = {name: value for name, value in result.validation.items() if not math.isfinite(value)}
+    if broken:
+        return _unbelievable(trial_id, f"validation is not finite, got {broken!r}")
+    return result
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether there are weights that metrics could be of."""
+    return (directory / _CHECKPOINT).exists()
+
+
+def _unbelievable(trial_id: str, reason: str) -> TrialResult:
+    return TrialResult(trial_id=trial_id, status="crashed", message=f"The trainer's result.json is no result: {reason}.")

@@ -1,0 +1,152 @@
+"""The owner's HTTP app: /mcp behind tokens and Host checks, the private routes, and who is using it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
+
+import anyio
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.app import create_app
+from server.auth import Tokens
+from server.home import MCP_PATH, PRESENCE_PATH, STATUS_PATH, STOP_PATH
+from server.runtime import Runtime
+from server.settings import Settings
+from server.version import installed_version
+
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+_CALL_GRACE_SECONDS = 1.0
+"""A call in flight may still finish so long after the owner was told to end."""
+
+
+class Activity:
+    """Who uses the owner now, when the last one left, and whether it is to end."""
+
+    def __init__(self) -> None:
+        self.clients = 0
+        self.stopping = anyio.Event()
+        self._left_at = time.monotonic()
+
+    @contextmanager
+    def client(self) -> Generator[None]:
+        self.clients += 1
+        try:
+            yield
+        finally:
+            self.clients -= 1
+            self.touch()
+
+    def touch(self) -> None:
+        self._left_at = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        return 0.0 if self.clients else time.monotonic() - self._left_at
+
+
+def build_web(runtime: Runtime, tokens: Tokens, activity: Activity, hosts: tuple[str, ...]) -> ASGIApp:
+    """The ASGI app of an owner that listens under `hosts` beside the loopback names."""
+    server = create_app(runtime, tokens)
+    _add_private_routes(server, runtime, tokens, activity)
+    app = server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        json_response=False,
+        stateless_http=False,
+        transport_security=allowed(runtime.settings, hosts),
+    )
+    return _Watched(app, tokens, activity)
+
+
+def allowed(settings: Settings, hosts: tuple[str, ...]) -> TransportSecuritySettings:
+    """Host and Origin headers admitted: loopback, what is listened on, and what the settings add."""
+    names = (*_LOOPBACK_NAMES, *hosts, *settings.allowed_hosts)
+    own = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
+    return TransportSecuritySettings(
+        allowed_hosts=[form for name in names for form in (name, f"{name}:*")],
+        allowed_origins=[form for origin in (*own, *settings.allowed_origins) for form in (origin, f"{origin}:*")],
+    )
+
+
+def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: Tokens, activity: Activity) -> None:
+    def private(path: str, method: str, answer: Callable[[], Awaitable[Response]]) -> None:
+        async def guarded(request: Request) -> Response:
+            if not tokens.is_private(request.headers):
+                return JSONResponse({"error": "not found"}, status_code=404)
+            return await answer()
+
+        server.custom_route(path, methods=[method])(guarded)
+
+    async def status() -> Response:
+        return JSONResponse(
+            {
+                "version": installed_version(),
+                "clients": activity.clients,
+                "trials": list(runtime.supervisor.active),
+            }
+        )
+
+    async def stop() -> Response:
+        activity.stopping.set()
+        return await status()
+
+    async def presence() -> Response:
+        async def until_stopped() -> AsyncIterator[bytes]:
+            with activity.client():
+                await activity.stopping.wait()
+                yield b""
+
+        return StreamingResponse(until_stopped(), media_type="application/octet-stream")
+
+    private(STATUS_PATH, "GET", status)
+    private(STOP_PATH, "POST", stop)
+    private(PRESENCE_PATH, "GET", presence)
+
+
+class _Watched:
+    """Counts the calls of clients that announce no presence, and ends every call when the owner ends."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, activity: Activity) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._activity = activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != MCP_PATH:
+            await self._app(scope, receive, send)
+            return
+        if self._tokens.is_private(Request(scope).headers):
+            self._activity.touch()
+            await self._until_stopped(scope, receive, send)
+            return
+        with self._activity.client():
+            await self._until_stopped(scope, receive, send)
+
+    async def _until_stopped(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = finished = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started, finished
+            started = started or message["type"] == "http.response.start"
+            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        async def cancel_when_stopped() -> None:
+            await self._activity.stopping.wait()
+            if scope["method"] == "POST":
+                await anyio.sleep(_CALL_GRACE_SECONDS)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_when_stopped)
+            await self._app(scope, receive, watch)
+            tasks.cancel_scope.cancel()
+        if not started:
+            await Response("The owner is ending.", status_code=503)(scope, receive, send)
+        elif not finished:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,125 @@
+"""server.studies: budget, duplicates, incumbent, noise and verdict."""
+
+from datetime import timedelta
+
+import pytest
+from examples import BEGAN, study, trial
+
+from server import studies
+from server.studies import ProtocolError
+from trainers.space import SpaceError
+
+
+def test_the_incumbent_is_the_best_mean_over_seeds_not_the_luckiest_training() -> None:
+    lucky = [trial(1, 0.060, changes={"dropout": 0.1}), trial(1, 0.040, changes={"dropout": 0.1}, seed=1)]
+    steady = [trial(0, 0.052), trial(0, 0.054, seed=1)]
+    best = studies.incumbent(study(), lucky + steady)
+    assert best is not None
+    assert best.trial_ids == ["t-0", "t-0-1"]
+    assert best.mean == pytest.approx(0.053)
+    assert best.best_trial.trial_id == "t-0-1"
+
+
+def test_a_tie_goes_to_the_earlier_configuration() -> None:
+    found = studies.standings(study(), [trial(0, 0.05), trial(1, 0.05, changes={"dropout": 0.1})])
+    assert [standing.number for standing in found] == [0, 1]
+
+
+def test_failed_trials_have_no_standing() -> None:
+    assert studies.incumbent(study(), [trial(0, None), trial(1, 0.05, status="diverged")]) is None
+
+
+def test_a_trial_whose_time_was_up_is_compared() -> None:
+    found = studies.incumbent(study(), [trial(0, 0.05), trial(1, 0.06, changes={"dropout": 0.1}, status="timed_out")])
+    assert found is not None
+    assert found.number == 1
+
+
+def test_a_small_lead_is_not_called_better() -> None:
+    trials = [trial(0, 0.0500), trial(1, 0.0505, changes={"dropout": 0.1})]
+    judged = studies.judge(study(), trials[1], trials)
+    assert judged.comparison is not None
+    assert judged.comparison.delta == pytest.approx(0.01)
+    assert judged.comparison.verdict in ("tied", "retest")
+
+
+def test_a_large_lead_is_better_and_a_large_loss_worse() -> None:
+    trials = [trial(0, 0.05), trial(1, 0.10, changes={"dropout": 0.1}), trial(2, 0.02, changes={"dropout": 0.7})]
+    verdicts = [studies.judge(study(), one, trials).comparison for one in trials]
+    assert [verdict.verdict if verdict else None for verdict in verdicts] == [None, "better", "worse"]
+
+
+def test_a_judgement_does_not_change_when_later_trials_land() -> None:
+    trials = [trial(0, 0.05), trial(1, 0.06, changes={"dropout": 0.1})]
+    later = [*trials, trial(2, 0.9, changes={"dropout": 0.2}), trial(0, 0.02, seed=1)]
+    assert studies.judge(study(), trials[1], trials) == studies.judge(study(), trials[1], later)
+
+
+def test_replicates_set_the_noise() -> None:
+    calm = [trial(0, 0.0500), *(trial(0, 0.0500 + 0.00001 * seed, seed=seed) for seed in range(1, 12))]
+    assert studies.noise_of(study(), calm).sigma < studies.noise_of(study(), calm[:1]).sigma
+
+
+def test_configurations_are_limited_and_replicates_are_not() -> None:
+    limited = study(max_trials=2)
+    trials = [trial(0, 0.05), trial(1, 0.06, changes={"dropout": 0.1})]
+    assert studies.trials_left(limited, trials) == 0
+    studies.check_open(limited, trials, trials[0].config_hash, BEGAN)
+    with pytest.raises(ProtocolError, match="All 2 configurations of this study are used; replicate_of may train"):
+        studies.check_open(limited, trials, "new", BEGAN)
+
+
+def test_nothing_starts_when_the_time_is_spent() -> None:
+    timed = study(budget_seconds=60)
+    assert studies.seconds_left(timed, BEGAN + timedelta(seconds=20)) == 40
+    with pytest.raises(ProtocolError, match="The budget of 60 seconds is spent; finish_study"):
+        studies.check_open(timed, [], "new", BEGAN + timedelta(seconds=61))
+
+
+def test_nothing_starts_in_a_finished_study() -> None:
+    with pytest.raises(ProtocolError, match="is finished and its test split revealed"):
+        studies.check_open(study(finished=True), [], "new", BEGAN)
+
+
+def test_the_first_plan_without_changes_is_the_default() -> None:
+    new = studies.plan_trial(study(), [], {}, None, None, None)
+    assert (new.parent, new.changes, new.seed, new.config) == (None, {}, 0, study().space.default())
+
+
+def test_changes_apply_to_the_incumbent_unless_a_parent_is_named() -> None:
+    trials = [trial(0, 0.05), trial(1, 0.06, changes={"dropout": 0.1})]
+    on_best = studies.plan_trial(study(), trials, {"num_blocks": 1}, None, None, None)
+    on_default = studies.plan_trial(study(), trials, {"num_blocks": 1}, "t-0", None, None)
+    assert (on_best.parent, on_best.config["dropout"]) == ("t-1", 0.1)
+    assert (on_default.parent, on_default.config["dropout"]) == ("t-0", 0.5)
+
+
+def test_a_change_to_the_value_it_has_already_is_no_change() -> None:
+    assert studies.plan_trial(study(), [trial(0, 0.05)], {"dropout": 0.5}, None, None, None).changes == {}
+
+
+def test_a_replicate_takes_the_next_free_seed_and_names_the_first_of_its_kind() -> None:
+    trials = [trial(0, 0.05), trial(0, 0.05, seed=1, replicate_of="t-0")]
+    new = studies.plan_trial(study(), trials, {}, None, "t-0-1", None)
+    assert (new.seed, new.replicate_of, new.config) == (2, "t-0", trials[0].config)
+
+
+def test_the_same_configuration_with_another_seed_is_a_replicate_without_being_asked() -> None:
+    assert studies.plan_trial(study(), [trial(0, 0.05)], {}, None, None, 5).replicate_of == "t-0"
+
+
+def test_a_replicate_admits_no_changes() -> None:
+    with pytest.raises(ProtocolError, match="leave changes and parent out"):
+        studies.plan_trial(study(), [trial(0, 0.05)], {"dropout": 0.1}, None, "t-0", None)
+
+
+@pytest.mark.parametrize("name", ["parent", "replicate_of"])
+def test_a_trial_of_another_study_is_refused_with_those_there_are(name: str) -> None:
+    given = {"parent": None, "replicate_of": None, name: "t-9"}
+    with pytest.raises(ProtocolError, match=f"{name}='t-9' is not a trial of study 's-1'; its trials: t-0"):
+        studies.plan_trial(study(), [trial(0, 0.05)], {}, given["parent"], given["replicate_of"], None)
+
+
+def test_a_misspelled_field_gets_its_nearest_name() -> None:
+    with pytest.raises(SpaceError, match="Did you mean 'dropout'"):
+        studies.plan_trial(study(), [], {"droput": 0.1}, None, None, None)

@@ -1,0 +1,161 @@
+"""The training of a trial: reproducible, stopped and ended as promised, with the weights of its best epoch."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.handmade import training_data, trial, walks
+from trainers import train as training
+from trainers.data import TrainingData
+from trainers.evaluate import Diverged, Evaluation, ranks
+from trainers.spec import METRICS, Epoch, TrialSpec
+from trainers.train import TrainState, train
+
+DATA = walks(users=80, num_items=30, longest=8)
+
+
+def weights_of(state: TrainState) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+
+
+def trained(spec: TrialSpec, data: TrainingData = DATA) -> dict[str, Tensor]:
+    return weights_of(train(spec, data)[1])
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+VARIANTS = [
+    ("sasrec", {}),
+    ("hstu", {}),
+    ("sasrec", {"loss": "sampled_softmax", "num_negatives": 8, "attention_dropout": 0.2}),
+    ("hstu", {"loss": "sampled_softmax", "num_negatives": 8, "negative_sharing": "position", "optimizer": "adamw"}),
+]
+
+
+@pytest.mark.parametrize(("backbone", "config"), VARIANTS)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    backbone: str, config: dict[str, str | int | float]
+) -> None:
+    first = trained(trial(backbone, seed=1, **config))
+    assert same(first, trained(trial(backbone, seed=1, **config)))
+    assert not same(first, trained(trial(backbone, seed=2, **config)))
+
+
+def test_random_numbers_drawn_between_epochs_change_nothing() -> None:
+    _, state = train(trial(), DATA, on_epoch=lambda epoch: torch.rand(7).sum())
+    assert same(weights_of(state), trained(trial()))
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+def test_it_learns_to_walk(backbone: str) -> None:
+    spec = trial(backbone, dropout=0.1, learning_rate=1e-2, max_epochs=15, max_length=10)
+    outcome, state = train(spec, walks(users=300, num_items=30, longest=8))
+    assert outcome == "ok"
+    assert state.best is not None
+    assert state.best.validation["recall@5"] > 0.9  # two items can follow; chance is 5 of 30
+
+
+def test_early_stopping_counts_from_the_best_epoch_and_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = iter([0.1, 0.3, 0.3, 0.2, 0.9])
+    monkeypatch.setattr(training, "metrics_of", lambda found: dict.fromkeys(METRICS, next(script)))
+    seen: list[Epoch] = []
+    after: list[dict[str, Tensor]] = []
+    original = TrainState.record
+
+    def record(state: TrainState, *arguments: object) -> None:
+        after.append(weights_of(state))
+        original(state, *arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(TrainState, "record", record)
+    outcome, state = train(trial(max_epochs=10, patience=2), DATA, seen.append)
+    assert outcome == "ok"
+    assert [epoch.validation["ndcg@10"] for epoch in seen] == [0.1, 0.3, 0.3, 0.2]  # a tie is no gain
+    assert state.best is not None
+    assert (state.best.epoch, state.best.validation["ndcg@10"]) == (2, 0.3)
+    assert same(weights_of(state), after[1])
+
+
+def test_the_metric_of_the_trial_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = iter([{"recall@10": 0.1, "ndcg@10": 0.9}, {"recall@10": 0.2, "ndcg@10": 0.1}])
+    monkeypatch.setattr(training, "metrics_of", lambda found: next(script))
+    _, state = train(trial(max_epochs=2).model_copy(update={"metric": "recall@10"}), DATA)
+    assert state.best is not None
+    assert state.best.epoch == 2
+
+
+def test_the_ranks_kept_are_those_of_the_best_weights() -> None:
+    _, state = train(trial(max_epochs=4, dropout=0.0, learning_rate=1e-2), DATA)
+    evaluation = Evaluation.of(DATA.items, DATA.offsets, DATA.validation, 30, 10, "yes", torch.device("cpu"))
+    assert state.best is not None
+    np.testing.assert_array_equal(ranks(state.model, evaluation), state.best.ranks)
+
+
+def test_a_deadline_ends_it_at_the_next_epoch_boundary() -> None:
+    outcome, state = train(trial(), DATA, deadline=-inf)
+    assert (outcome, len(state.history)) == ("timed_out", 1)
+    assert state.best is not None
+
+
+def test_a_deadline_that_falls_on_the_last_epoch_takes_nothing_away() -> None:
+    assert train(trial(max_epochs=1), DATA, deadline=-inf)[0] == "ok"
+
+
+def test_cancelling_ends_it_between_batches_with_its_best_epoch() -> None:
+    seen: list[Epoch] = []
+    outcome, state = train(trial(max_epochs=9), DATA, seen.append, cancelled=lambda: len(seen) == 2)
+    assert (outcome, [epoch.epoch for epoch in state.history]) == ("cancelled", [1, 2])
+    assert state.best is not None
+    outcome, state = train(trial(), DATA, cancelled=lambda: True)
+    assert (outcome, state.history, state.best) == ("cancelled", [], None)
+
+
+def test_a_loss_that_is_not_finite_is_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "loss_of", lambda spec, states, *rest: states.sum() * torch.nan)
+    with pytest.raises(Diverged, match="^the loss is nan in epoch 1$"):
+        train(trial(), DATA)
+
+
+def test_a_score_that_is_not_finite_is_divergence_and_names_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = training.train_epoch
+
+    def break_weights(spec, state, rows, seed, epoch, cancelled):
+        loss = original(spec, state, rows, seed, epoch, cancelled)
+        if epoch == 2:
+            torch.nn.init.constant_(state.model.items.weight, torch.inf)
+        return loss
+
+    monkeypatch.setattr(training, "train_epoch", break_weights)
+    with pytest.raises(Diverged, match="^a score is not finite in epoch 2$"):
+        train(trial(), DATA)
+
+
+def test_the_gradient_is_clipped_to_the_norm_that_the_spec_names() -> None:
+    wide, narrow = (trained(trial(max_epochs=1, gradient_clip=clip)) for clip in (100.0, 0.01))
+    assert same(wide, trained(trial(max_epochs=1)))  # far above any norm seen here: nothing to clip
+    assert not same(wide, narrow)
+
+
+@pytest.mark.parametrize(("optimizer", "decoupled"), [("adam", False), ("adamw", True)])
+def test_the_optimizer_is_the_one_that_the_spec_names(optimizer: str, decoupled: bool) -> None:
+    _, state = train(trial(max_epochs=1, optimizer=optimizer, beta2=0.9, weight_decay=0.1), DATA)
+    (group,) = state.optimizer.param_groups
+    assert (type(state.optimizer).__name__.lower(), group["betas"], group["weight_decay"], group["lr"]) == (
+        optimizer, (0.9, 0.9), 0.1, 1e-3,
+    )  # fmt: skip
+    assert bool(group.get("decoupled_weight_decay")) == decoupled
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+def test_three_items_long_sequences_and_users_of_one_training_item_are_no_trouble(backbone: str) -> None:
+    data = training_data([[0, 1, 2] * 12, [1], [2, 0]], validation=[0, 2, 1], num_items=3, repeat_rate=0.5)
+    outcome, state = train(trial(backbone, dropout=0.0, train_window=5), data)
+    assert outcome == "ok"
+    assert state.best is not None
+    assert set(state.best.ranks) <= {1, 2, 3}

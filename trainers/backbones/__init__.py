@@ -1,0 +1,36 @@
+"""The backbones by name, and what each of them is: an encoder of packed sequences with a table to score items by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+
+from torch import Tensor, nn
+
+from trainers.spec import Spec
+
+BACKBONES = {
+    "sasrec": "trainers.backbones.sasrec:SASRec",
+    "hstu": "trainers.backbones.hstu:HSTU",
+}
+
+
+class Encoder(nn.Module, ABC):
+    """An item is scored as the dot product of a state and the item's row of the output table."""
+
+    @abstractmethod
+    def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
+        """States (N, D) after each item: `items` (N,) of sequences that start at `offsets` (B+1,), held on the host.
+
+        No sequence is empty or longer than max_length; a state knows only the items up to its own.
+        """
+
+    @abstractmethod
+    def output_table(self) -> Tensor:
+        """The rows (V, D) that states are scored against."""
+
+
+def build(spec: Spec, num_items: int) -> Encoder:
+    """A freshly initialised encoder of `spec`, drawn from torch's global generator."""
+    module, name = BACKBONES[spec.backbone].split(":")
+    return getattr(import_module(module), name)(spec, num_items)

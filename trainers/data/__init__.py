@@ -1,0 +1,26 @@
+"""Datasets: import, split, facts, baselines and the generated demo. No torch."""
+
+from trainers.data.baselines import baselines
+from trainers.data.dataset import Dataset, ImportReport, TrainingData
+from trainers.data.demo import add_demo, ensure
+from trainers.data.errors import NAME_PATTERN, DataError
+from trainers.data.importing import add
+from trainers.data.store import find, find_by_hash, list_datasets, load_test, load_training, remove
+
+__all__ = [
+    "NAME_PATTERN",
+    "DataError",
+    "Dataset",
+    "ImportReport",
+    "TrainingData",
+    "add",
+    "add_demo",
+    "baselines",
+    "ensure",
+    "find",
+    "find_by_hash",
+    "list_datasets",
+    "load_test",
+    "load_training",
+    "remove",
+]

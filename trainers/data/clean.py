@@ -1,0 +1,112 @@
+"""Cleaning in DuckDB: raw events lose what is unusable, each row counted, and become indexed sequences."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+
+from trainers.data.dataset import Sequences
+from trainers.data.sql import count
+
+SHORTEST = 3
+"""Events a user needs: one to train on, one to validate, one to test."""
+_MISSING = "('', 'nan', 'null', 'none', '<na>', '\\n')"
+"""Texts that stand for a missing id, in any case; \\N is what databases export."""
+_WHOLE = "-?[0-9]{1,38}"
+
+
+def clean(connection: duckdb.DuckDBPyConnection, timed: bool, k_core: int | None) -> tuple[Sequences, dict[str, int]]:
+    """Sequences out of the table raw, and rows dropped by reason; leaves the tables users and items (index, id).
+
+    Events of a user are ordered by timestamp, equal ones as in the file. Users and items are indexed in the order of
+    their ids: by number where all are whole numbers, by text otherwise. Of nothing usable they are empty.
+    """
+    dropped = _keep_valid(connection, timed)
+    _encode(connection)
+    dropped["short_user"] = _drop_rare(connection, "user", SHORTEST)
+    dropped["k_core"] = 0
+    while k_core is not None:
+        gone = _drop_rare(connection, "item", k_core) + _drop_rare(connection, "user", max(k_core, SHORTEST))
+        dropped["k_core"] += gone
+        if not gone:
+            break
+    for side in ("user", "item"):
+        _index(connection, side)
+    return _sequences(connection, timed), {reason: rows for reason, rows in dropped.items() if rows}
+
+
+def _keep_valid(connection: duckdb.DuckDBPyConnection, timed: bool) -> dict[str, int]:
+    """Create the table valid (user_id, item_id, time, row): no missing or broken field, no exact duplicate."""
+    missing = f"coalesce(lower(%s) IN {_MISSING}, true)"
+    stamp = missing % "stamp" if timed else "false"
+    connection.execute(
+        f"""CREATE TABLE marked AS SELECT user_id, item_id, rowid AS row,
+        coalesce(try_cast(stamp AS DOUBLE), epoch(try_cast(stamp AS TIMESTAMPTZ))) AS time,
+        CASE WHEN {missing % "user_id"} OR {missing % "item_id"} OR {stamp} THEN 'missing_field'
+        WHEN {timed} AND NOT coalesce(isfinite(time), false) THEN 'broken_timestamp' END AS reason FROM raw"""
+    )
+    connection.execute("DROP TABLE raw")
+    counted = connection.execute(
+        "SELECT reason, count(*) FROM marked WHERE reason IS NOT NULL GROUP BY reason"
+    ).fetchall()
+    dropped = {"missing_field": 0, "broken_timestamp": 0, **{str(reason): int(rows) for reason, rows in counted}}
+    first = "min(row) AS row FROM marked WHERE reason IS NULL GROUP BY user_id, item_id, time"
+    every = "row FROM marked WHERE reason IS NULL"
+    connection.execute(f"CREATE TABLE valid AS SELECT user_id, item_id, time, {first if timed else every}")
+    kept, usable = count(connection, "valid"), count(connection, "marked") - sum(dropped.values())
+    connection.execute("DROP TABLE marked")
+    return {**dropped, "duplicate": usable - kept}
+
+
+def _encode(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the tables users_all, items_all (code, id) and events (user, item, time, row) in numbers, for speed."""
+    for side in ("user", "item"):
+        connection.execute(
+            f"CREATE TABLE {side}s_all AS SELECT row_number() OVER () AS code, id "
+            f"FROM (SELECT DISTINCT {side}_id AS id FROM valid)"
+        )
+    connection.execute(
+        'CREATE TABLE events AS SELECT u.code AS "user", i.code AS item, v.time, v.row FROM valid v '
+        "JOIN users_all u ON u.id = v.user_id JOIN items_all i ON i.id = v.item_id"
+    )
+    connection.execute("DROP TABLE valid")
+
+
+def _drop_rare(connection: duckdb.DuckDBPyConnection, side: str, least: int) -> int:
+    """Delete the events of users (or items) that have fewer than `least`; how many went."""
+    before = count(connection, "events")
+    connection.execute(
+        f'DELETE FROM events WHERE "{side}" IN '
+        f'(SELECT "{side}" FROM events GROUP BY "{side}" HAVING count(*) < {least})'
+    )
+    return before - count(connection, "events")
+
+
+def _index(connection: duckdb.DuckDBPyConnection, side: str) -> None:
+    """Create the table users or items (index, code, id) of what is left, in the order of the ids."""
+    connection.execute(
+        f'CREATE TABLE left_over AS SELECT * FROM {side}s_all WHERE code IN (SELECT "{side}" FROM events)'
+    )
+    whole = connection.execute(f"SELECT bool_and(regexp_full_match(id, '{_WHOLE}')) FROM left_over").fetchone()
+    order = "id::HUGEINT, id" if whole is not None and whole[0] else "id"
+    connection.execute(
+        f"CREATE TABLE {side}s AS SELECT (row_number() OVER (ORDER BY {order}) - 1)::INTEGER AS index, code, id "
+        "FROM left_over"
+    )
+    connection.execute(f"DROP TABLE left_over; DROP TABLE {side}s_all")
+
+
+def _sequences(connection: duckdb.DuckDBPyConnection, timed: bool) -> Sequences:
+    ordered = connection.execute(
+        f"""SELECT i.index AS item{", e.time" if timed else ""} FROM events e
+        JOIN users u ON u.code = e."user" JOIN items i ON i.code = e.item ORDER BY u.index, e.time, e.row"""
+    ).fetchnumpy()
+    lengths = connection.execute(
+        'SELECT count(*) AS events FROM events e JOIN users u ON u.code = e."user" GROUP BY u.index ORDER BY u.index'
+    ).fetchnumpy()["events"]
+    return Sequences(
+        items=np.asarray(ordered["item"], dtype=np.int32),
+        offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+        num_items=count(connection, "items"),
+        times=np.asarray(ordered["time"], dtype=np.float64) if timed else None,
+    )

@@ -1,0 +1,203 @@
+"""What kind of file this is and how its table is laid out, from its first bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import json
+import re
+import stat
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from trainers.data.columns import Wanted, is_header, looks_like_time
+from trainers.data.errors import DataError, foreign
+
+Format = Literal["sequences", "csv", "tsv", "json", "parquet", "inter", "movielens"]
+FORMATS: tuple[Format, ...] = ("sequences", "csv", "tsv", "json", "parquet", "inter", "movielens")
+SAMPLE_BYTES, SAMPLE_LINES = 1 << 18, 500
+_PACKED = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed",
+}
+_BY_SUFFIX: dict[str, Format] = {
+    ".csv": "csv", ".tsv": "tsv", ".inter": "inter", ".json": "json", ".jsonl": "json", ".ndjson": "json",
+    ".dat": "movielens",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a file. `names` are a table's columns ("1", "2", … without a header), `cells` a sample of each."""
+
+    format: Format
+    gzipped: bool = False
+    delimiter: str = ""
+    quoted: bool = False
+    header: bool = False
+    names: tuple[str, ...] = ()
+    array: bool = False
+    """JSON: one array of objects, not one object a line."""
+    cells: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+
+def detect(path: Path, wanted: Wanted, format: str | None) -> Layout:
+    """The layout of the file at `path`; `format` overrides the guess, never the layout inside it."""
+    if format is not None and format not in FORMATS:
+        raise DataError(f"Unknown format {format!r}; there are {', '.join(FORMATS)}.")
+    head, gzipped, whole = _head(path)
+    if head.startswith(b"PAR1") or format == "parquet":
+        if gzipped or not head.startswith(b"PAR1"):
+            raise DataError(f"{str(path)!r} is not a plain Parquet file; unpack it, or name its format with --format.")
+        return Layout("parquet")
+    lines = _lines(path, head, whole)
+    kind = cast(Format, format) if format is not None else _kind(path, lines, wanted)
+    if kind == "sequences":
+        return Layout("sequences", gzipped)
+    if kind == "json":
+        return _json_layout(path, lines, gzipped)
+    delimiter = {"tsv": "\t", "inter": "\t", "movielens": "::"}.get(kind) or _delimiter(lines, ",;|\t") or ","
+    return _table(kind, lines, gzipped, delimiter, wanted)
+
+
+def _head(path: Path) -> tuple[bytes, bool, bool]:
+    """The first bytes, unpacked; whether the file is gzipped; whether these bytes are all of it."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+            raise DataError(f"{str(path)!r} is {what}; give the path of one file.")
+        with path.open("rb") as file:
+            head = file.read(SAMPLE_BYTES)
+        gzipped = head.startswith(b"\x1f\x8b")
+        if gzipped:
+            with gzip.open(path) as file:
+                head = file.read(SAMPLE_BYTES)
+    except FileNotFoundError:
+        raise DataError(f"There is no file {str(path)!r}.") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise DataError(f"{str(path)!r} is a damaged gzip file; fetch it again.") from None
+    except (OSError, ValueError) as error:
+        raise foreign("Reading", path, error) from None
+    for magic, what in _PACKED.items():
+        if head.startswith(magic):
+            raise DataError(f"{str(path)!r} is {what}; unpack it first (only gzip is read as it is).")
+    return head, gzipped, len(head) < SAMPLE_BYTES
+
+
+def _lines(path: Path, head: bytes, whole: bool) -> list[str]:
+    """The first lines that are not blank, as text; refuses what is no UTF-8 text at all."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{str(path)!r} is UTF-16 text; convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8).")
+    rows = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n")
+    if not whole and len(rows) > 1:
+        rows.pop()
+    elif not whole:
+        rows = [rows[0][:-4]]  # a line longer than the sample: never judge a character that was cut
+    rows = [row for row in rows if row.strip()]
+    if not rows:
+        raise DataError(f"{str(path)!r} is empty; it holds no interactions.")
+    if b"\0" in head:
+        raise DataError(f"{str(path)!r} is not text (it holds zero bytes); see the formats in `data add --help`.")
+    texts = [text for text in map(_text, rows) if text is not None]
+    if 2 * len(texts) < len(rows):
+        raise DataError(f"{str(path)!r} is not UTF-8 text; convert it to UTF-8 first, or check that it is the file.")
+    return texts[:SAMPLE_LINES]
+
+
+def _text(row: bytes) -> str | None:
+    try:
+        return row.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _kind(path: Path, lines: Sequence[str], wanted: Wanted) -> Format:
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if re.match(r"\s*(\{\s*\"|\[\s*\{)", lines[0]) or (suffix in (".json", ".jsonl") and lines[0].strip() in "[{"):
+        return "json"
+    if re.search(r":(token|float)", lines[0]):
+        return "inter"
+    if sum("::" in line for line in lines) * 2 > len(lines):
+        return "movielens"
+    by_suffix = _BY_SUFFIX.get(suffix)
+    if by_suffix in ("csv", "tsv", "inter"):
+        return by_suffix
+    if _delimiter(lines, ",;|"):
+        return "csv"
+    return "tsv" if _delimiter(lines, "\t") and _is_table(lines, wanted) else "sequences"
+
+
+def _is_table(lines: Sequence[str], wanted: Wanted) -> bool:
+    """Lines with tabs are a table where they have a header or a column of times; else they are sequences."""
+    rows = [line.rstrip("\r\n").split("\t") for line in lines]
+    times = [[row[place] for row in rows if place < len(row)] for place in range(2, len(rows[0]))]
+    return is_header(rows[0], rows[1:], wanted) or any(looks_like_time(cells) for cells in times)
+
+
+def _delimiter(lines: Sequence[str], candidates: str) -> str | None:
+    """The candidate that splits more than half of the lines into the same number of columns, at least two."""
+    for candidate in candidates:
+        widths = Counter(len(row) for row in _rows(lines, candidate, quoted=True))
+        if widths:
+            width, often = widths.most_common(1)[0]
+            if width > 1 and 2 * often > sum(widths.values()):
+                return candidate
+    return None
+
+
+def _rows(lines: Sequence[str], delimiter: str, quoted: bool) -> list[list[str]]:
+    if len(delimiter) > 1:
+        return [line.split(delimiter) for line in lines]
+    rows: list[list[str]] = []
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    with contextlib.suppress(csv.Error):  # a field beyond the parser's limit: what came before is sample enough
+        rows.extend(reader)
+    return rows
+
+
+def _table(kind: Format, lines: Sequence[str], gzipped: bool, delimiter: str, wanted: Wanted) -> Layout:
+    mark = re.escape(delimiter)
+    quoted = any(re.search(rf'(^|{mark})"[^"]*"({mark}|$)', line) for line in lines)
+    rows = _rows(lines, delimiter, quoted)
+    width = Counter(len(row) for row in rows).most_common(1)[0][0]
+    header = is_header(rows[0], rows[1:], wanted)
+    if header:
+        width = len(rows[0])
+    names = tuple(cell.strip() for cell in rows[0]) if header else tuple(str(place + 1) for place in range(width))
+    body = [row for row in rows[int(header) :] if len(row) == width]
+    cells = {name: [row[place] for row in body] for place, name in enumerate(names)}
+    return Layout(kind, gzipped, delimiter, quoted, header, names, cells=cells)
+
+
+def _json_layout(path: Path, lines: Sequence[str], gzipped: bool) -> Layout:
+    array = lines[0].lstrip().startswith("[")
+    objects: list[Any] = []
+    if array:
+        text = "\n".join(lines)
+        start = text.find("{")
+        objects = _parsed([text[start:]]) if start >= 0 else []
+    else:
+        objects = _parsed(lines)
+    names = list(dict.fromkeys(str(key) for one in objects if isinstance(one, dict) for key in cast(Any, one)))
+    if not names:
+        raise DataError(f"{str(path)!r} is not JSON lines: no line of its beginning is an object.")
+    return Layout("json", gzipped, names=tuple(names), array=array)
+
+
+def _parsed(texts: Sequence[str]) -> list[Any]:
+    decoder = json.JSONDecoder()
+    found: list[Any] = []
+    for text in texts:
+        try:
+            found.append(decoder.raw_decode(text.strip())[0])
+        except ValueError:
+            continue
+    return found

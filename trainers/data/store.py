@@ -1,0 +1,183 @@
+"""The stored form of datasets: one folder each, written beside and renamed, so that none is ever seen half-written."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+
+from trainers.data.dataset import SPLIT, Dataset, ImportReport, Sequences, TrainingData
+from trainers.data.errors import NAME_PATTERN, DataError, check_name, foreign
+from trainers.data.facts import facts_of
+from trainers.data.staging import publish, staging_folder, throw_away
+
+
+def find(datasets_dir: Path, name: str) -> Dataset:
+    """The dataset called `name`; DataError with the nearest name and what is there."""
+    check_name(name)
+    if (datasets_dir / name / "dataset.json").is_file():
+        return _read(datasets_dir / name)
+    names = [dataset.name for dataset in list_datasets(datasets_dir)]
+    near = difflib.get_close_matches(name, [*names, "demo"], 1, 0.6)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    there = f" There are: {', '.join(names)}." if names else " There are none yet."
+    raise DataError(f"Unknown dataset {name!r}.{hint}{there} Add one with `virtualmle data add NAME PATH`.")
+
+
+def find_by_hash(datasets_dir: Path, content_hash: str) -> Dataset:
+    """A dataset with this content, whatever its name."""
+    for dataset in list_datasets(datasets_dir):
+        if dataset.content_hash == content_hash:
+            return dataset
+    raise DataError(f"No dataset under {str(datasets_dir)!r} has the content {content_hash!r}; add its file again.")
+
+
+def list_datasets(datasets_dir: Path) -> list[Dataset]:
+    """All readable datasets by name; a damaged one is left out here, and `find` says what is wrong with it."""
+    found: list[Dataset] = []
+    for folder in sorted(datasets_dir.iterdir()) if datasets_dir.is_dir() else []:
+        if re.fullmatch(NAME_PATTERN, folder.name) and (folder / "dataset.json").is_file():
+            try:
+                found.append(_read(folder))
+            except DataError:
+                continue
+    return found
+
+
+def remove(datasets_dir: Path, name: str) -> None:
+    """Delete the dataset called `name`, damaged or not, in one step."""
+    folder = datasets_dir / check_name(name)
+    if not folder.is_dir():
+        find(datasets_dir, name)
+    try:
+        throw_away(folder)
+    except OSError as error:
+        raise foreign("Removing", folder, error) from None
+
+
+def save(
+    datasets_dir: Path,
+    name: str,
+    build: Callable[[duckdb.DuckDBPyConnection, Path], tuple[Sequences, ImportReport]],
+    synthetic: bool = False,
+) -> Dataset:
+    """Store what `build` makes under `name` and return it; the same content under that name is left as it is.
+
+    `build` gets a DuckDB connection and a scratch folder, and leaves tables users and items (index, id).
+    """
+    with staging_folder(datasets_dir) as (folder, connection):
+        sequences, report = build(connection, folder / "work")
+        content_hash = _write_arrays(folder, sequences, connection)
+        facts = facts_of(sequences)
+        dataset = Dataset(name=name, content_hash=content_hash, facts=facts, report=report, synthetic=synthetic)
+        text = json.dumps({"version": 1, **dataset.model_dump(mode="json")}, indent=1)
+        (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+        connection.close()
+        target = datasets_dir / name
+        if not target.exists() and publish(folder, target):
+            return dataset.model_copy(update={"path": target})
+    present = find(datasets_dir, name)
+    if present.content_hash != content_hash:
+        raise DataError(
+            f"There is a dataset {name!r} with other content; choose another name, or remove it with "
+            f"`virtualmle data remove {name}`."
+        )
+    return present
+
+
+def load_training(folder: Path) -> TrainingData:
+    """What a training may see of the dataset in `folder`; the test items are in a file that this never opens."""
+    facts = _read(folder).facts
+    arrays = _load(folder / "train.safetensors", ("items", "offsets", "validation"))
+    items, offsets, validation = arrays["items"], arrays["offsets"], arrays["validation"]
+    whole = (
+        (items.dtype, offsets.dtype, validation.dtype) == (np.int32, np.int64, np.int32)
+        and len(offsets) == facts.users + 1
+        and len(validation) == facts.users
+        and (offsets[0], offsets[-1]) == (0, len(items))
+        and bool(np.all(np.diff(offsets) > 0))
+        and all(bool(part.min() >= 0 and part.max() < facts.items) for part in (items, validation))
+    )
+    if not whole:
+        raise _damaged(folder, "train.safetensors does not fit dataset.json")
+    return TrainingData(items, offsets, validation, facts.items, facts)
+
+
+def load_test(folder: Path) -> npt.NDArray[np.int32]:
+    """The sealed test items (users,) of the dataset in `folder`; only the reveal of a finished study reads them."""
+    facts = _read(folder).facts
+    test = _load(folder / "test.safetensors", ("test",))["test"]
+    if test.dtype != np.int32 or test.shape != (facts.users,) or test.min() < 0 or test.max() >= facts.items:
+        raise _damaged(folder, "test.safetensors does not fit dataset.json")
+    return test
+
+
+def _read(folder: Path) -> Dataset:
+    try:
+        text = (folder / "dataset.json").read_text(encoding="utf-8")
+        return Dataset.model_validate({**json.loads(text), "path": folder, "name": folder.name})
+    except FileNotFoundError:
+        raise DataError(f"{str(folder)!r} holds no dataset: dataset.json is missing.") from None
+    except OSError as error:
+        raise foreign("Reading", folder, error) from None
+    except (ValidationError, ValueError, TypeError) as error:
+        raise _damaged(folder, f"dataset.json: {str(error).splitlines()[0]}") from None
+
+
+def _load(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    try:
+        arrays = load_file(path)
+    except FileNotFoundError:
+        raise _damaged(path.parent, f"{path.name} is missing") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(path.parent, f"{path.name}: {str(error).splitlines()[0]}") from None
+    if set(arrays) != set(names) or any(array.ndim != 1 or not len(array) for array in arrays.values()):
+        raise _damaged(path.parent, f"{path.name} does not hold {', '.join(names)}")
+    return arrays
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(
+        f"Dataset {folder.name!r} is damaged ({what}); remove it with `virtualmle data remove {folder.name}` "
+        "and add its file again."
+    )
+
+
+def _write_arrays(folder: Path, sequences: Sequences, connection: duckdb.DuckDBPyConnection) -> str:
+    """Split `sequences` into the two files of the stored form, write the id tables, and return the content hash."""
+    items, ends = sequences.items, sequences.offsets[1:]
+    validation, test = items[ends - 2], items[ends - 1]
+    training = np.ones(len(items), dtype=np.bool_)
+    training[ends - 1] = training[ends - 2] = False
+    offsets = sequences.offsets - 2 * np.arange(len(sequences.offsets))
+    train = {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}
+    save_file(train, folder / "train.safetensors")
+    save_file({"test": test}, folder / "test.safetensors")
+    digest = hashlib.sha256(f"virtualmle dataset 1, {SPLIT}".encode())
+    for array in (*train.values(), test):
+        digest.update(f"\n{len(array)} {array.dtype.name}\n".encode())
+        digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+    for table in ("users", "items"):
+        target = str(folder / f"{table}.parquet").replace("'", "''")
+        connection.execute(f"COPY (SELECT index, id FROM {table} ORDER BY index) TO '{target}' (FORMAT parquet)")
+        for ids in _ids(connection, table):
+            digest.update("".join(f"{len(text)}:{text}" for text in ids).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()[:20]
+
+
+def _ids(connection: duckdb.DuckDBPyConnection, table: str) -> Iterable[list[str]]:
+    result = connection.execute(f"SELECT id FROM {table} ORDER BY index")
+    while rows := result.fetchmany(50_000):
+        yield [row[0] for row in rows]

@@ -1,0 +1,35 @@
+"""Where a trial computes: the GPU when there is one, the CPU otherwise, and what it used there."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+
+import torch
+
+
+def pick() -> torch.device:
+    """The first GPU that is visible to this process, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for a trial's record."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far: tensors on a GPU, the whole resident process on a CPU; in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on the device or on the host."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "out of memory" in text.lower())

@@ -1,0 +1,45 @@
+"""The sealed test: the only code that reads test items, run once for the checkpoints that a study has chosen."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from trainers import checkpoint
+from trainers import device as devices
+from trainers.data import find_by_hash, load_test, load_training
+from trainers.evaluate import Evaluation, ranks
+from trainers.metrics import filter_rule, metrics_of
+from trainers.spec import EvaluationSpec, Revealed
+
+log = logging.getLogger("trainers")
+
+
+def reveal(directory: Path, datasets: Path) -> Revealed:
+    """Test metrics of every checkpoint in evaluate.json; any failure is the status `failed` with one line.
+
+    The history of a user is training and validation items together, to encode and to filter.
+    """
+    asked = EvaluationSpec.model_validate_json((directory / "evaluate.json").read_bytes())
+    try:
+        return Revealed(status="ok", trials=_test_metrics(directory, asked, datasets))
+    except Exception as error:
+        log.exception("evaluation failed")
+        return Revealed(status="failed", message=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+
+
+def _test_metrics(directory: Path, asked: EvaluationSpec, datasets: Path) -> dict[str, dict[str, float]]:
+    folder = find_by_hash(datasets, asked.dataset_hash).path
+    data, targets = load_training(folder), load_test(folder)
+    items = np.insert(data.items, data.offsets[1:], data.validation)
+    offsets = data.offsets + np.arange(len(data.offsets))
+    rule = filter_rule(asked.filter_seen, data.facts)
+    device = devices.pick()
+    metrics: dict[str, dict[str, float]] = {}
+    for trial in asked.checkpoints:
+        spec, model = checkpoint.load(directory / trial.path, asked.dataset_hash, device)
+        evaluation = Evaluation.of(items, offsets, targets, data.num_items, spec.max_length, rule, device)
+        metrics[trial.trial_id] = metrics_of(ranks(model, evaluation))
+    return metrics

@@ -1,0 +1,155 @@
+"""The training of one trial, straight down: data to batches, epochs, validation, best weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainers import device as devices
+from trainers.backbones import Encoder, build
+from trainers.batches import TrainingRows, keyed, newest
+from trainers.data import TrainingData
+from trainers.evaluate import Diverged, Evaluation, ranks
+from trainers.losses import loss_of
+from trainers.metrics import filter_rule, metrics_of
+from trainers.spec import SPECS, Epoch, Outcome, Spec, TrialSpec
+
+
+@dataclass
+class Best:
+    """The epoch that validated best so far: what is kept, reported and early stopping counts from."""
+
+    epoch: int
+    validation: dict[str, float]
+    ranks: npt.NDArray[np.int64]
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class TrainState:
+    """All that changes from epoch to epoch."""
+
+    model: Encoder
+    optimizer: torch.optim.Optimizer
+    best: Best | None = None
+    history: list[Epoch] = field(default_factory=list)
+
+    def record(self, epoch: Epoch, found: npt.NDArray[np.int64], metric: str) -> None:
+        """Adds a finished epoch, and keeps its weights if none before it validated as well."""
+        self.history.append(epoch)
+        if self.best is None or epoch.validation[metric] > self.best.validation[metric]:
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = Best(epoch.epoch, epoch.validation, found, weights)
+
+    def epochs_without_gain(self) -> int:
+        """Epochs since the best one."""
+        return len(self.history) - self.best.epoch if self.best else 0
+
+
+def train(
+    trial: TrialSpec,
+    data: TrainingData,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    deadline: float = inf,
+) -> tuple[Outcome, TrainState]:
+    """Trains `trial` until validation stops improving; the state's model then holds the weights of its best epoch.
+
+    `deadline` (of `time.monotonic`) ends it at the next epoch boundary as `timed_out`; `cancelled`, asked between
+    batches, as soon as possible. Raises Diverged when a loss or a score is not finite.
+    """
+    spec = SPECS[trial.backbone].model_validate(trial.config)
+    device = devices.pick()
+    torch.manual_seed(keyed(trial.seed, 0, "weights"))
+    model = build(spec, data.num_items).to(device)
+    state = TrainState(model, optimizer_of(spec, model))
+    rows = TrainingRows(data, spec, device)
+    rule = filter_rule(trial.filter_seen, data.facts)
+    evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
+    outcome: Outcome = "ok"
+    for epoch in range(1, spec.max_epochs + 1):
+        started = time.perf_counter()
+        loss = train_epoch(spec, state, rows, trial.seed, epoch, cancelled)
+        if loss is None:
+            outcome = "cancelled"
+            break
+        trained = time.perf_counter()
+        found = validate(model, evaluation, epoch)
+        seconds, eval_seconds = trained - started, time.perf_counter() - trained
+        validation = metrics_of(found)
+        line = Epoch(epoch=epoch, loss=loss, validation=validation, seconds=seconds, eval_seconds=eval_seconds)
+        state.record(line, found, trial.metric)
+        on_epoch(line)
+        if state.epochs_without_gain() >= spec.patience:
+            break
+        if time.monotonic() >= deadline and epoch < spec.max_epochs:
+            outcome = "timed_out"
+            break
+    if state.best is not None:
+        model.load_state_dict(state.best.weights)
+    return outcome, state
+
+
+def optimizer_of(spec: Spec, model: Encoder) -> torch.optim.Optimizer:
+    """Adam with L2 decay, or AdamW with decay decoupled from the gradient; the rate is constant."""
+    kind = torch.optim.AdamW if spec.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        model.parameters(),
+        lr=spec.learning_rate,
+        betas=(0.9, spec.beta2),
+        weight_decay=spec.weight_decay,
+        fused=True,
+    )
+
+
+def train_epoch(
+    spec: Spec,
+    state: TrainState,
+    rows: TrainingRows,
+    seed: int,
+    epoch: int,
+    cancelled: Callable[[], bool],
+) -> float | None:
+    """One pass over the users; the mean loss of its predictions, or None when cancelled on the way.
+
+    Order, negatives and dropout depend on (seed, epoch) alone, so an epoch can be run without those before it.
+    """
+    model, optimizer = state.model, state.optimizer
+    model.train()
+    torch.manual_seed(keyed(seed, epoch, "dropout"))
+    negatives = torch.Generator(rows.device).manual_seed(keyed(seed, epoch, "negatives"))
+    total = torch.zeros((), dtype=torch.float64, device=rows.device)
+    predictions = 0
+    for batch in rows.epoch(seed, epoch):
+        if cancelled():
+            return None
+        states = model.encode(batch.items, batch.offsets)  # (N, D)
+        if spec.train_targets == "last_position":
+            states = newest(states, batch.offsets)  # (B, D)
+        loss = loss_of(spec, states, model.output_table(), batch.targets, negatives)
+        optimizer.zero_grad()
+        loss.backward()
+        if spec.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), spec.gradient_clip)
+        optimizer.step()
+        total += loss.detach() * len(batch.targets)
+        predictions += len(batch.targets)
+    mean = float(total) / predictions
+    if not isfinite(mean):
+        raise Diverged(f"the loss is {mean} in epoch {epoch}")
+    return mean
+
+
+def validate(model: Encoder, evaluation: Evaluation, epoch: int) -> npt.NDArray[np.int64]:
+    """Ranks of the validation items; raises Diverged that names the epoch."""
+    try:
+        return ranks(model, evaluation)
+    except Diverged as error:
+        raise Diverged(f"{error} in epoch {epoch}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from memory import notes, trials
@@ -124,10 +125,10 @@ class Memory:
         with self._connection.write() as cursor:
             trials.record_verdict(cursor, trial_id, verdict)
 
-    def replicates(self, backbone: str, metric: str, but_not: str | None = None) -> list[tuple[int, tuple[float, ...]]]:
-        """Users and scores by seed of each configuration trained with several seeds, without study `but_not`."""
+    def replicates(self, backbone: str, metric: str, before: datetime) -> list[tuple[int, tuple[float, ...]]]:
+        """Users, and scores by seed, of each configuration that studies begun `before` trained with several seeds."""
         with self._connection.read() as cursor:
-            rows = trials.replicates(cursor, backbone, metric, but_not)
+            rows = trials.replicates(cursor, backbone, metric, before)
             return [(DatasetFacts.model_validate_json(row["facts"]).users, tuple(row["scores"])) for row in rows]
 
     # Attempts and epochs

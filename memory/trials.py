@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from memory.connection import Cursor, Row
 from memory.errors import MemoryFault, UnknownAttempt, UnknownTrial
@@ -23,15 +24,15 @@ def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
     if study.finished:
         raise MemoryFault(f"Study {study.study_id!r} is finished and takes no more trials; start_study begins another.")
     hypothesis = None if new.hypothesis is None else checked_text("hypothesis", new.hypothesis)
-    trial_id = new_id("t")
-    values: Row = new.model_dump(exclude={"changes", "config", "expected"}) | {
-        "trial_id": trial_id,
-        "number": _number(cursor, new),
-        "created_at": stored_time(now()),
+    given = new.model_dump() | {"hypothesis": hypothesis}
+    trial = Trial.model_validate(given | {"trial_id": new_id("t"), "number": _number(cursor, new), "created_at": now()})
+    values = given | {
+        "trial_id": trial.trial_id,
+        "number": trial.number,
+        "created_at": stored_time(trial.created_at),
         "changes": as_json(new.changes),
         "config": as_json(new.config),
         "expected": None if new.expected is None else new.expected.model_dump_json(),
-        "hypothesis": hypothesis,
         "cites": list(new.cites),
     }
     cursor.run(f"INSERT INTO trials ({', '.join(values)}) VALUES ({', '.join(f'${name}' for name in values)})", values)
@@ -39,9 +40,9 @@ def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
         """INSERT INTO trial_values
            SELECT $trial_id, unnest($fields::VARCHAR[]), unnest($numbers::DOUBLE[]), unnest($texts::VARCHAR[]),
                   unnest($rests::VARCHAR[])""",
-        {"trial_id": trial_id, **value_columns(study.space, new.config)},
+        {"trial_id": trial.trial_id, **value_columns(study.space, new.config)},
     )
-    return one(cursor, trial_id)
+    return trial
 
 
 def _requested(cursor: Cursor, new: NewTrial) -> Trial | None:
@@ -215,8 +216,8 @@ def record_verdict(cursor: Cursor, trial_id: str, verdict: str) -> None:
     )
 
 
-def replicates(cursor: Cursor, backbone: str, metric: str, but_not: str | None) -> list[Row]:
-    """`facts` (JSON) and `scores` of each configuration of a backbone that was scored with several seeds."""
+def replicates(cursor: Cursor, backbone: str, metric: str, before: datetime) -> list[Row]:
+    """`facts` (JSON) and `scores` by seed of each configuration of earlier studies that several seeds scored."""
     return cursor.rows(
         """WITH scored AS (
                SELECT t.study_id, t.config_hash, t.seed, arg_max(r.validation[$metric], t.position) AS score
@@ -225,10 +226,10 @@ def replicates(cursor: Cursor, backbone: str, metric: str, but_not: str | None) 
                GROUP BY t.study_id, t.config_hash, t.seed)
            SELECT any_value(s.facts) AS facts, list(score ORDER BY scored.seed) AS scores
            FROM scored JOIN studies s ON s.study_id = scored.study_id
-           WHERE s.backbone = $backbone AND s.study_id IS DISTINCT FROM $but_not
+           WHERE s.backbone = $backbone AND s.metric = $metric AND s.created_at < $before
            GROUP BY scored.study_id, scored.config_hash HAVING count(*) > 1
            ORDER BY min(s.position), scored.config_hash""",
-        {"backbone": backbone, "metric": metric, "but_not": but_not},
+        {"backbone": backbone, "metric": metric, "before": stored_time(before)},
     )
 
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from memory.retrieval import Ranked, rank_notes
-from memory.store import Memory, new_id
-
 from memory import noise
 from memory.records import Study
+from memory.retrieval import Ranked, rank_notes
+from memory.store import Memory, new_id
 from server.answers import Brief, Noise, NoteLine
 from trainers.data import Dataset, baselines
 from trainers.metrics import filter_rule
@@ -81,11 +80,7 @@ def write_brief(memory: Memory, study: Study) -> Brief:
     notes = relevant_notes(memory, study)
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.users)
-    limits = {
-        "max_trials": study.max_trials,
-        "budget_seconds": study.budget_seconds,
-        "trial_seconds": study.trial_seconds,
-    }
+    limits = study.model_dump(include={"max_trials", "budget_seconds", "trial_seconds"}, exclude_none=True)
     facts = {name: rounded(value) for name, value in study.facts.model_dump().items() if value is not None}
     return Brief(
         dataset={"name": study.dataset, "split": study.split, "content_hash": study.dataset_hash, **facts}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
-from memory.errors import MemoryFault
 
+from memory.errors import MemoryFault
 from server.answers import Answer
 from server.executors.base import ExecutorError
 from server.runtime import Runtime
@@ -20,7 +20,7 @@ from trainers.space import SpaceError
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told() -> Generator[None]:
     """Expected failures become errors that the model reads; anything else stays masked."""
     try:
         yield

@@ -80,15 +80,15 @@ def serve(
         Path | None,
         typer.Option("--token-file", metavar="F", envvar="VIRTUALMLE_TOKEN_FILE", help="Bearer tokens, one a line."),
     ] = None,
-    owner: Annotated[bool, typer.Option("--owner", hidden=True)] = False,
+    owner: Annotated[int | None, typer.Option("--owner", hidden=True)] = None,
 ) -> None:
     """Serve MCP: over stdin and stdout, or over HTTP."""
     settings = load_settings(home)
     prepare_home(settings)
-    if owner:
+    if owner is not None:
         from server.owner import run_detached
 
-        run_detached(settings)
+        run_detached(settings, lock=owner)
     elif http is not None:
         from server.foreground import serve_http
 
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(cause, KeyboardInterrupt):
             return 130
         print(f"virtualmle: {_describe(cause)}", file=sys.stderr)  # noqa: T201
-        return _exit_code(cause)
+        return 1
     return 0
 
 
@@ -154,12 +154,6 @@ def _describe(error: BaseException) -> str:
         named = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror or text}{named}"
     return f"{type(error).__name__}: {text}; --debug shows where."
-
-
-def _exit_code(error: BaseException) -> int:
-    from server.home import BUSY_EXIT
-
-    return BUSY_EXIT if type(error).__name__ == "HomeBusy" else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import anyio
 import httpx2
@@ -28,9 +29,6 @@ STOP_PATH = "/owner/stop"
 PRESENCE_PATH = "/owner/presence"
 
 OWNER_ENDED = "The owner ended during this call; repeat it — a trial that had finished is kept."
-
-BUSY_EXIT = 75
-"""Exit code of an owner that found the home taken by another one (EX_TEMPFAIL)."""
 
 START_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
@@ -116,18 +114,31 @@ async def find_or_start(settings: Settings) -> Owner:
     while True:
         if owner := find_owner(settings):
             return _same_version(settings, owner)
-        code = process.poll() if process else BUSY_EXIT
-        if code == BUSY_EXIT:  # none yet, or another one was still starting or ending
-            if time.monotonic() > ends:
-                raise HomeError(
-                    f"{settings.home} is taken by an owner that does not listen; end it with `virtualmle stop`."
-                )
-            process, logged = _start(settings)
-        elif code is not None:
+        if process is not None and (code := process.poll()) is not None:
             raise HomeError(f"The owner did not start: {_last_line(settings, logged, code)}")
-        elif time.monotonic() > ends:
-            raise HomeError(f"The owner did not listen within {START_SECONDS:.0f} s; see {_log_path(settings)}.")
+        if process is None and (lock := take_lock(settings)) is not None:
+            with lock:
+                process, logged = _start(settings, lock)
+        if time.monotonic() > ends:
+            raise HomeError(
+                f"{settings.home} has an owner that does not listen; {_log_path(settings)} may say why, "
+                "and `virtualmle stop` ends it."
+            )
         await anyio.sleep(_POLL_SECONDS)
+
+
+def take_lock(settings: Settings) -> BinaryIO | None:
+    """The home's lock, held as long as the file or a copy of it is open in any process; None where it is taken."""
+    try:
+        lock = (settings.home / "owner.lock").open("ab")
+    except OSError as error:
+        raise HomeError(f"{settings.home} cannot be used as a home: {error.strerror}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
 def _same_version(settings: Settings, owner: Owner) -> Owner:
@@ -144,8 +155,8 @@ def _log_path(settings: Settings) -> Path:
     return settings.home / "owner.log"
 
 
-def _start(settings: Settings) -> tuple[subprocess.Popen[bytes], int]:
-    """Start an owner in a session of its own; returns it and the length of its log before."""
+def _start(settings: Settings, lock: BinaryIO) -> tuple[subprocess.Popen[bytes], int]:
+    """Start an owner in a session of its own, which inherits the lock; returns it and the length of its log before."""
     path = _log_path(settings)
     try:
         with path.open("ab") as log:
@@ -153,13 +164,14 @@ def _start(settings: Settings) -> tuple[subprocess.Popen[bytes], int]:
                 log.truncate(0)
             before = log.tell()
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "server", "--owner", "--home", str(settings.home)],
+                [sys.executable, "-P", "-m", "server", "--owner", str(lock.fileno()), "--home", str(settings.home)],
                 cwd=settings.home,
                 env=_own_packages(dict(os.environ)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=(lock.fileno(),),
             )
     except OSError as error:
         raise HomeError(f"{settings.home} cannot be used as a home: {error.strerror}.") from None

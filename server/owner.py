@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -21,7 +20,7 @@ import uvicorn
 from anyio.abc import TaskStatus
 
 from server.auth import Token, Tokens
-from server.home import Owner, find_owner, prepare_home
+from server.home import HomeError, Owner, find_owner, take_lock
 from server.settings import Settings
 from server.version import installed_version
 
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _IDLE_CHECK_SECONDS = 5.0
-
-
-class HomeBusy(RuntimeError):
-    """Another owner holds the home."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +71,24 @@ class Address:
         return listener
 
 
-@contextmanager
-def hold_home(settings: Settings) -> Generator[None]:
-    """Hold the home's lock, which the system frees when the process ends however it ends. Raises HomeBusy."""
-    prepare_home(settings)
-    with (settings.home / "owner.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HomeBusy(f"{settings.home} is taken by another owner; end it with `virtualmle stop`.") from None
-        yield
+def run_detached(settings: Settings, lock: int) -> None:
+    """Own the home on a loopback port of the system's choice until nobody needs it any more.
 
-
-def run_detached(settings: Settings) -> None:
-    """Own the home on a loopback port of the system's choice until nobody needs it any more."""
+    `lock`: the descriptor of the home's lock, which whoever started this process had taken.
+    """
+    os.set_inheritable(lock, False)
     address = Address()
-    with hold_home(settings), address.listen() as listener:
+    with os.fdopen(lock, "ab"), address.listen() as listener:
         anyio.run(_run, settings, listener, address, Tokens(_private_token()), True)
 
 
 def run_foreground(settings: Settings, address: Address, listed: tuple[Token, ...], listener: socket.socket) -> None:
     """Own the home at an address until a signal or `virtualmle stop`; KeyboardInterrupt after Ctrl-C."""
     tokens = Tokens(_private_token(), listed, required=bool(listed))
-    with hold_home(settings), listener:
+    lock = take_lock(settings)
+    if lock is None:
+        raise HomeError(f"{settings.home} is taken by another owner; end it with `virtualmle stop`.")
+    with lock, listener:
         anyio.run(_run, settings, listener, address, tokens, False)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from server.executors.base import ATTEMPT_FILE, RESULT_FILES, write_whole
-from trainers.spec import Epoch, TrialResult, TrialSpec
+from trainers.spec import Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
 
 _EPOCHS = "epochs.jsonl"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -84,10 +84,28 @@ def read_result(directory: Path, trial_id: str) -> TrialResult | None:
     return result
 
 
+def prepare_evaluation(directory: Path, asked: EvaluationSpec) -> None:
+    """Makes the directory of an evaluation ready; an earlier answer is gone. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / RESULT_FILES["evaluate"]).unlink(missing_ok=True)
+    write_whole(directory / "evaluate.json", asked.model_dump_json(indent=1))
+
+
+def read_revealed(directory: Path) -> Revealed:
+    """What the evaluation found; one that cannot be read has failed."""
+    try:
+        return Revealed.model_validate_json((directory / RESULT_FILES["evaluate"]).read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        return Revealed(status="failed", message=f"revealed.json cannot be read: {reason}")
+
+
 def has_checkpoint(directory: Path) -> bool:
     """Whether there are weights that metrics could be of."""
     return (directory / _CHECKPOINT).exists()
 
 
 def _unbelievable(trial_id: str, reason: str) -> TrialResult:
-    return TrialResult(trial_id=trial_id, status="crashed", message=f"The trainer's result.json is no result: {reason}.")
+    return TrialResult(
+        trial_id=trial_id, status="crashed", message=f"The trainer's result.json is no result: {reason}."
+    )

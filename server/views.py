@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memory.noise import Comparison
-from memory.store import Memory
-
 from memory.records import Note, Study, Trial
+from memory.store import Memory
 from server import studies
 from server.answers import DatasetLine, MemoryItem, Score, StudyLine, TrialAnswer
 from server.brief import noise_line, rounded, rounded_all
@@ -197,13 +196,8 @@ def trial_item(study: Study, trial: Trial, full: bool) -> MemoryItem:
     changed = ", ".join(f"{name}={json.dumps(value)}" for name, value in trial.changes.items())
     changed = changed or ("default" if trial.parent is None else "no changes")
     outcome = f"{study.metric} {score:.4f}" if score is not None else trial.status
-    facts: dict[str, Any] = {
-        "number": trial.number,
-        "seed": trial.seed,
-        "status": trial.status,
-        "changes": trial.changes,
-    }
-    facts |= trial.model_dump(include={"parent", "replicate_of", "best_epoch"}, exclude_none=True)
+    kept = {"number", "seed", "status", "changes", "parent", "replicate_of", "best_epoch"}
+    facts: dict[str, Any] = trial.model_dump(include=kept, exclude_none=True)
     facts |= {"epochs": trial.epochs, "seconds": rounded(trial.seconds), "validation": rounded_all(trial.validation)}
     if full:
         facts["config"] = trial.config

@@ -45,5 +45,5 @@ SMALL = {"max_length": 10, "hidden_dim": 16, "num_blocks": 1, "num_heads": 2, "b
 def trial(backbone: str = "sasrec", seed: int = 0, **config: bool | int | float | str) -> TrialSpec:
     """A trial of a small encoder, with the fields of `config` in place of the small ones."""
     return TrialSpec(
-        trial_id="t-hand", backbone=backbone, config={**SMALL, **config}, seed=seed, dataset_hash="none", threads=2
+        trial_id="t-hand", backbone=backbone, config={**SMALL, **config}, seed=seed, dataset_hash="none", threads=1
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -20,8 +22,7 @@ def rows(data=DATA, **config: object) -> TrainingRows:
 
 def by_user(batch: Batch) -> list[tuple[list[int], list[int]]]:
     """(inputs, targets) of each user of a batch, shortest first."""
-    bounds = batch.offsets.tolist()
-    pairs = list(zip(bounds, bounds[1:], strict=False))
+    pairs = list(pairwise(batch.offsets.tolist()))
     inputs = [batch.items[start:end].tolist() for start, end in pairs]
     if len(batch.targets) == len(batch.items):
         targets = [batch.targets[start:end].tolist() for start, end in pairs]

@@ -93,7 +93,7 @@ def test_restricting_fixes_narrows_and_keeps_the_default_inside(space: Space) ->
     assert limited.default()["weight_decay"] == 0.0
     with pytest.raises(SpaceError, match="dropout is fixed at 0.2"):
         limited.apply(limited.default(), {"dropout": 0.3})
-    with pytest.raises(SpaceError, match='hidden_dim is one of 32, 128'):
+    with pytest.raises(SpaceError, match="hidden_dim is one of 32, 128"):
         limited.apply(limited.default(), {"hidden_dim": 64})
 
 

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 import pytest
-from examples import BEGAN, study, trial
 
+from examples import BEGAN, study, trial
 from server import studies
 from server.studies import ProtocolError
 from trainers.space import SpaceError

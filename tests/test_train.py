@@ -118,7 +118,7 @@ def test_cancelling_ends_it_between_batches_with_its_best_epoch() -> None:
 
 def test_a_loss_that_is_not_finite_is_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "loss_of", lambda spec, states, *rest: states.sum() * torch.nan)
-    with pytest.raises(Diverged, match="^the loss is nan in epoch 1$"):
+    with pytest.raises(Diverged, match=r"^the loss is nan in epoch 1$"):
         train(trial(), DATA)
 
 
@@ -132,7 +132,7 @@ def test_a_score_that_is_not_finite_is_divergence_and_names_the_epoch(monkeypatc
         return loss
 
     monkeypatch.setattr(training, "train_epoch", break_weights)
-    with pytest.raises(Diverged, match="^a score is not finite in epoch 2$"):
+    with pytest.raises(Diverged, match=r"^a score is not finite in epoch 2$"):
         train(trial(), DATA)
 
 

@@ -20,20 +20,18 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: cancel.set())  # before torch is there: it takes seconds to load
     options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    from trainers import reveal, trial
+
     try:
         if options.command == "run":
-            from trainers import trial
-
             seconds = options.deadline_seconds
             deadline = inf if seconds is None else started + seconds
             trial.run(options.directory, options.datasets, cancel.is_set, deadline)
         else:
-            from trainers import reveal, trial
-
             trial.write(options.directory / "revealed.json", reveal.reveal(options.directory, options.datasets))
     except Exception as error:
         logging.getLogger("trainers").debug("failed", exc_info=error)
-        sys.stderr.write(f"trainers: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"trainers: {trial.line_of(error)}\n")
         return 1
     return 0
 

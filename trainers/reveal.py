@@ -13,6 +13,7 @@ from trainers.data import find_by_hash, load_test, load_training
 from trainers.evaluate import Evaluation, ranks
 from trainers.metrics import filter_rule, metrics_of
 from trainers.spec import EvaluationSpec, Revealed
+from trainers.trial import line_of
 
 log = logging.getLogger("trainers")
 
@@ -27,7 +28,7 @@ def reveal(directory: Path, datasets: Path) -> Revealed:
         return Revealed(status="ok", trials=_test_metrics(directory, asked, datasets))
     except Exception as error:
         log.exception("evaluation failed")
-        return Revealed(status="failed", message=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        return Revealed(status="failed", message=line_of(error))
 
 
 def _test_metrics(directory: Path, asked: EvaluationSpec, datasets: Path) -> dict[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from safetensors.numpy import save_file
 
 from trainers import checkpoint
@@ -33,7 +33,8 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
     trial = TrialSpec.model_validate_json((directory / "spec.json").read_bytes())
     torch.set_num_threads(trial.threads)
     history: list[Epoch] = []
-    with (directory / "epochs.jsonl").open("a", encoding="utf-8") as lines:
+    # an attempt starts afresh: the epochs of one that was interrupted are not its own
+    with (directory / "epochs.jsonl").open("w", encoding="utf-8") as lines:
 
         def on_epoch(epoch: Epoch) -> None:
             history.append(epoch)
@@ -46,7 +47,7 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
             result = _trained(directory, trial, datasets, on_epoch, cancelled, deadline)
         except Exception as error:
             log.exception("trial %s failed", trial.trial_id)
-            result = _result(trial, _status_of(error), history, message=_line(error))
+            result = _result(trial, _status_of(error), history, message=line_of(error))
     log.info("%s %s", result.status, result.message)
     write(directory / "result.json", result)
 
@@ -56,6 +57,16 @@ def write(path: Path, record: BaseModel) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def line_of(error: Exception) -> str:
+    """`error` as one line; the traceback is for the log."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = "".join(f" {part}" for part in first["loc"])
+        return f"{error.title}{where}: {first['msg'].removeprefix('Value error, ')}"
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, Diverged) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _trained(
@@ -103,9 +114,3 @@ def _status_of(error: Exception) -> Outcome:
     if isinstance(error, Diverged):
         return "diverged"
     return "out_of_memory" if devices.is_out_of_memory(error) else "crashed"
-
-
-def _line(error: Exception) -> str:
-    """`error` as one line; the traceback is in the log."""
-    text = " ".join(str(error).split())[:500]
-    return text if isinstance(error, Diverged) else f"{type(error).__name__}: {text}".removesuffix(": ")

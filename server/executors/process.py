@@ -8,10 +8,10 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import psutil
 
@@ -20,6 +20,7 @@ from server.executors.child import Child
 from server.executors.descendants import end_marked
 from server.executors.environment import HOME_MARK, child_environment
 from server.executors.evidence import ceiling_mb, oom_kills
+from server.uninterrupted import uninterrupted
 
 LOG_FILE = "trial.log"
 TRAINERS = (sys.executable, "-P", "-m", "trainers")
@@ -57,7 +58,7 @@ class ProcessExecutor:
         obey_seconds: float = 5.0,
     ) -> None:
         self._datasets = datasets.absolute()
-        self._home = home.absolute()
+        self._home = home.resolve()
         self._command = tuple(command)
         self._sample_seconds = sample_seconds
         self._obey_seconds = obey_seconds
@@ -69,7 +70,7 @@ class ProcessExecutor:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await _to_its_end(self._close())
+        await uninterrupted(self._close())
 
     async def run(self, directories: Sequence[Path], slot: Slot, task: Task = "run") -> list[Exit]:
         return [await self._one(directory, slot, task) for directory in directories]
@@ -91,7 +92,7 @@ class ProcessExecutor:
         except OSError as error:
             raise _broken(directory, error) from None
         finally:
-            await _to_its_end(run.child.end(0.0 if ended_by == "memory" else self._obey_seconds))
+            await uninterrupted(run.child.end(0.0 if ended_by == "memory" else self._obey_seconds))
             self._runs.remove(run)
             run.ended.set()
         return _exit(run, ended_by)
@@ -178,17 +179,3 @@ def _last_line(log: Path, start: int) -> str:
 
 def _broken(directory: Path, error: OSError) -> ExecutorError:
     return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}.")
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits `work` whatever happens to the caller meanwhile; its cancellation comes out afterwards."""
-    task = asyncio.create_task(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError

@@ -55,9 +55,7 @@ def curve(trial: TrialSpec, best: float = 0.05, epochs: int = 3) -> Answer:
 
 def same_for_all(asked: EvaluationSpec) -> Revealed:
     """A test on which every checkpoint scores the same."""
-    return Revealed(
-        status="ok", trials={item.trial_id: dict.fromkeys(METRICS, 0.04) for item in asked.checkpoints}
-    )
+    return Revealed(status="ok", trials={item.trial_id: dict.fromkeys(METRICS, 0.04) for item in asked.checkpoints})
 
 
 class StubExecutor:

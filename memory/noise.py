@@ -1,0 +1,199 @@
+"""Seed noise of a metric and what a difference between trainings means against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist, fmean
+from typing import Literal
+
+PRIOR_SIGMA = 0.03
+PRIOR_DF = 4.0
+PRIOR_USERS = 5000
+EARLIER_DF = 20.0
+"""Earlier studies count for at most this many degrees of freedom: their noise is not quite this dataset's."""
+FALSE_STUDIES = 0.10
+TRIALS = 30
+LOOSE = 0.10
+"""One-sided chance, under no effect, at which a gain is worth a second look."""
+
+Verdict = Literal["better", "worse", "tied", "retest"]
+
+
+@dataclass(frozen=True)
+class Sigma:
+    """Relative seed noise of one training (0.03 is 3 % of the score), known with `df` degrees of freedom."""
+
+    sigma: float
+    df: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`delta` is the candidate's relative gain, `low` to `high` its interval; `words` says it in one sentence."""
+
+    delta: float
+    low: float
+    high: float
+    verdict: Verdict
+    words: str
+
+
+def prior(users: int) -> Sigma:
+    """What is believed of a metric averaged over `users` before any replicate: 3 % at 5,000, as users^-1/2."""
+    return Sigma(PRIOR_SIGMA * math.sqrt(PRIOR_USERS / max(users, 1)), PRIOR_DF)
+
+
+def estimate(groups: Sequence[Sequence[float]], users: int, earlier: Sequence[Sequence[float]] = ()) -> Sigma:
+    """Relative seed noise from replicate groups (scores of one configuration each), combined with the prior.
+
+    Scaled inverse chi-square: sigma² = (df0 s0² + sum of squared relative deviations) / (df0 + their degrees of
+    freedom). `earlier` are groups of the backbone's other studies. A group of one score, or of mean 0, says nothing.
+    """
+    start = prior(users)
+    squares, df = _pooled(groups)
+    earlier_squares, earlier_df = _pooled(earlier)
+    weight = min(1.0, EARLIER_DF / earlier_df) if earlier_df else 0.0
+    total = start.df + df + weight * earlier_df
+    return Sigma(math.sqrt((start.df * start.sigma**2 + squares + weight * earlier_squares) / total), total)
+
+
+def rescaled(scores: Sequence[float], users: int, to_users: int) -> tuple[float, ...]:
+    """Replicates of a dataset with `users` as they would scatter with `to_users`: deviations go as users^-1/2."""
+    centre = fmean(scores)
+    factor = math.sqrt(max(users, 1) / max(to_users, 1))
+    return tuple(centre + (score - centre) * factor for score in scores)
+
+
+def compare(
+    candidate: Sequence[float],
+    incumbent: Sequence[float],
+    noise: Sigma,
+    *,
+    false_studies: float = FALSE_STUDIES,
+    trials: int = TRIALS,
+) -> Comparison:
+    """What the candidate's scores over seeds mean beside the incumbent's.
+
+    The critical value is such that a study of `trials` without effect ends with a false `better` with chance
+    `false_studies`; its interval holds at that level too. `retest` is a gain beyond the looser one-sided 10 % only.
+    Where the incumbent's mean is 0 the gain is relative to the candidate's. Raises ValueError where a side has no
+    score or one that is not finite.
+    """
+    for side in (candidate, incumbent):
+        if not side or not all(map(math.isfinite, side)):
+            raise ValueError(
+                f"a comparison needs finite scores on both sides; got {list(candidate)}, {list(incumbent)}"
+            )
+    difference = fmean(candidate) - fmean(incumbent)
+    scale = abs(fmean(incumbent)) or abs(fmean(candidate))
+    delta = difference / scale if scale else 0.0
+    needed = half_width(noise, len(candidate), len(incumbent), false_studies=false_studies, trials=trials)
+    loose = t_quantile(1 - LOOSE, noise.df) * _standard_error(noise, len(candidate), len(incumbent))
+    verdict = _verdict(delta, needed, loose)
+    words = _words(delta, needed, verdict, len(candidate), len(incumbent))
+    return Comparison(delta, delta - needed, delta + needed, verdict, words)
+
+
+def half_width(
+    noise: Sigma, candidate: int, incumbent: int, *, false_studies: float = FALSE_STUDIES, trials: int = TRIALS
+) -> float:
+    """The smallest believable relative gain with this many trainings on each side (0.05 is 5 %)."""
+    level = 1 - (1 - false_studies) ** (1 / trials)
+    return t_quantile(1 - level, noise.df) * _standard_error(noise, candidate, incumbent)
+
+
+def t_quantile(p: float, df: float) -> float:
+    """Quantile of Student's t with `df` > 0 (any real) at 0 < p < 1; raises ValueError outside."""
+    if not 0 < p < 1 or not df > 0:
+        raise ValueError(f"a t quantile needs 0 < p < 1 and df > 0; got {p=}, {df=}")
+    if p < 0.5:
+        return -t_quantile(1 - p, df)
+    return _upper_quantile(p, df)
+
+
+@lru_cache(maxsize=1024)
+def _upper_quantile(p: float, df: float) -> float:
+    if df > 1e5:
+        z = NormalDist().inv_cdf(p)
+        return z + (z**3 + z) / (4 * df)
+    low, high = 0.0, 1.0
+    while _upper_tail(high, df) > 1 - p:
+        low, high = high, high * 2
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if _upper_tail(middle, df) > 1 - p else (low, middle)
+    return (low + high) / 2
+
+
+def _upper_tail(t: float, df: float) -> float:
+    """P(T > t) for t >= 0: half the incomplete beta of df/(df + t²) at (df/2, 1/2)."""
+    return _incomplete_beta(df / (df + t * t), df / 2, 0.5) / 2
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """Regularised I_x(a, b) by its continued fraction, on the side where that converges fast."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
+    )
+    return front / _continued_fraction(x, a, b)
+
+
+def _continued_fraction(x: float, a: float, b: float) -> float:
+    """1 + d1/(1 + d2/(1 + …)) of the incomplete beta (DLMF 8.17.22), by Lentz's method."""
+    value, numerator, denominator = 1.0, 1.0, 0.0
+    for step in range(1, 2000):
+        m = step // 2
+        if step % 2:
+            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        denominator = 1 / ((1 + d * denominator) or 1e-300)
+        numerator = (1 + d / numerator) or 1e-300
+        value *= numerator * denominator
+        if abs(numerator * denominator - 1) < 1e-15:
+            break
+    return value
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Sum of squared relative deviations from each group's mean, and its degrees of freedom."""
+    squares, df = 0.0, 0
+    for group in groups:
+        scores = [score for score in group if math.isfinite(score)]
+        if len(scores) < 2 or fmean(scores) == 0:
+            continue
+        centre = fmean(scores)
+        squares += sum(((score - centre) / centre) ** 2 for score in scores)
+        df += len(scores) - 1
+    return squares, df
+
+
+def _standard_error(noise: Sigma, candidate: int, incumbent: int) -> float:
+    return noise.sigma * math.sqrt(1 / candidate + 1 / incumbent)
+
+
+def _verdict(delta: float, needed: float, loose: float) -> Verdict:
+    if abs(delta) > needed:
+        return "better" if delta > 0 else "worse"
+    return "retest" if delta > loose else "tied"
+
+
+def _words(delta: float, needed: float, verdict: Verdict, candidate: int, incumbent: int) -> str:
+    standing = {
+        "better": "is beyond seed noise",
+        "worse": "is beyond seed noise",
+        "tied": "is inside seed noise",
+        "retest": "is promising but not yet beyond seed noise",
+    }[verdict]
+    trainings = "training" if incumbent == 1 else "trainings"
+    sides = f"{candidate} against {incumbent} {trainings}"
+    return f"{100 * delta:+.1f} % against the incumbent {standing} (±{100 * needed:.1f} % needed with {sides})."

@@ -1,0 +1,147 @@
+"""What read_memory ranks and why: notes of similar datasets, of the same backbone and with more behind them first."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from memory.records import Note
+from trainers.spec import DatasetFacts
+
+SIMILARITY_WEIGHT = 3.0
+BACKBONE_WEIGHT = 2.0
+QUERY_WEIGHT = 4.0
+RECENCY_WEIGHT = 0.25
+EVIDENCE_WEIGHT = 0.5
+EVIDENCE_FULL = 10
+"""Trials behind a note beyond which more of them add nothing."""
+KIND_WEIGHT = {"heuristic": 1.0, "summary": 0.6, "reflection": 0.0}
+VERDICT_WEIGHT = {"supported": 1.0, "refuted": 0.5, "mixed": 0.25, "insufficient": 0.0}
+"""A refuted claim is worth showing, as refuted: it says what not to try."""
+CLOSE = 0.5
+"""Standardised distance below which `why` calls two datasets alike in a feature."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A note, its score (comparable within one ranking only) and in a few words why it is shown."""
+
+    note: Note
+    score: float
+    why: str
+
+
+def similar(a: DatasetFacts, b: DatasetFacts) -> float:
+    """Similarity of two datasets, 1 for equal meta-features and towards 0 with standardised distance."""
+    gaps = _gaps(a, b).values()
+    return math.exp(-math.sqrt(sum(gap * gap for gap in gaps) / len(gaps)))
+
+
+def rank_notes(
+    notes: Sequence[Note],
+    *,
+    facts: DatasetFacts,
+    backbone: str,
+    study_facts: Mapping[str, DatasetFacts],
+    query: str | None,
+    limit: int,
+) -> list[Ranked]:
+    """The `limit` most useful notes for a study of `backbone` on a dataset with `facts`, best first.
+
+    Superseded notes are left out. A `query` with words in it keeps only the notes that share one (BM25). Equal scores
+    go to the newer note.
+    """
+    standing = [note for note in notes if note.superseded_by is None]
+    standing.sort(key=lambda note: (note.created_at, note.heuristic_id), reverse=True)
+    matches = _matches(standing, query)
+    ranked = [
+        _ranked(note, facts, backbone, study_facts.get(note.study_id), matches, 1 - place / len(standing))
+        for place, note in enumerate(standing)
+        if matches is None or note.heuristic_id in matches
+    ]
+    ranked.sort(key=lambda item: item.score, reverse=True)
+    return ranked[: max(limit, 0)]
+
+
+def _ranked(
+    note: Note,
+    facts: DatasetFacts,
+    backbone: str,
+    other: DatasetFacts | None,
+    matches: Mapping[str, float] | None,
+    recency: float,
+) -> Ranked:
+    score = (
+        SIMILARITY_WEIGHT * (0.0 if other is None else similar(facts, other))
+        + BACKBONE_WEIGHT * (note.backbone == backbone)
+        + KIND_WEIGHT[note.kind]
+        + VERDICT_WEIGHT[note.verdict or "insufficient"]
+        + EVIDENCE_WEIGHT * min(1.0, math.log1p(len(note.evidence)) / math.log1p(EVIDENCE_FULL))
+        + RECENCY_WEIGHT * recency
+        + QUERY_WEIGHT * (matches[note.heuristic_id] if matches else 0.0)
+    )
+    reasons = [
+        "matches the query" if matches else "",
+        "same backbone" if note.backbone == backbone else "",
+        "" if other is None else _likeness(facts, other),
+        note.verdict if note.verdict in ("supported", "refuted", "mixed") else "",
+    ]
+    return Ranked(note, score, "; ".join(reason for reason in reasons if reason) or "nothing closer is known")
+
+
+def _gaps(a: DatasetFacts, b: DatasetFacts) -> dict[str, float]:
+    """Distance in each meta-feature over a fixed scale, about its spread among public datasets."""
+    return {
+        "users": _log_gap(a.users, b.users) / 1.5,
+        "items": _log_gap(a.items, b.items) / 1.5,
+        "lengths": _log_gap(a.mean_length, b.mean_length) / 1.0,
+        "sparsity": _log_gap(a.density, b.density) / 1.5,
+        "popularity": abs(a.item_gini - b.item_gini) / 0.15,
+        "repeats": abs(a.repeat_rate - b.repeat_rate) / 0.1,
+    }
+
+
+def _log_gap(a: float, b: float) -> float:
+    return abs(math.log(max(a, 1e-9)) - math.log(max(b, 1e-9)))
+
+
+def _likeness(facts: DatasetFacts, other: DatasetFacts) -> str:
+    if facts == other:
+        return "same dataset"
+    gaps = _gaps(facts, other)
+    alike = [name for name in ("lengths", "sparsity", "items", "users", "popularity") if gaps[name] < CLOSE][:2]
+    number = f"({similar(facts, other):.2f})"
+    return f"similar {' and '.join(alike)} {number}" if alike else f"another kind of dataset {number}"
+
+
+def _matches(notes: Sequence[Note], query: str | None) -> dict[str, float] | None:
+    """BM25 of the query over the notes that share a word, as shares of the best; None without a query."""
+    wanted = set(_words(query or ""))
+    if not wanted:
+        return None
+    texts = [Counter(_words(note.text)) for note in notes]
+    mean_length = sum(text.total() for text in texts) / max(len(texts), 1)
+    rarity: dict[str, float] = {}
+    for word in wanted:
+        holders = sum(word in text for text in texts)
+        rarity[word] = math.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5))
+    scores: dict[str, float] = {}
+    for note, text in zip(notes, texts, strict=True):
+        damping = 1.2 * (0.25 + 0.75 * text.total() / (mean_length or 1.0))
+        score = sum(rarity[word] * 2.2 * text[word] / (text[word] + damping) for word in sorted(wanted) if text[word])
+        if score > 0:
+            scores[note.heuristic_id] = score
+    best = max(scores.values(), default=1.0)
+    return {heuristic_id: score / best for heuristic_id, score in scores.items()}
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words without a plural s; `learning_rate` counts whole and in its parts."""
+    found: list[str] = []
+    for word in re.findall(r"\w+", text.lower()):
+        parts = [part for part in word.split("_") if part]
+        found += [word, *parts] if len(parts) > 1 else parts
+    return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in found]

@@ -1,0 +1,209 @@
+"""The drive itself: the default, its seeds, a policy or a model until the budget is gone, then the sealed test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import anyio
+from mcp import Client
+
+from memory.noise import Sigma
+from server.answers import MemoryItem, StudyAnswer, TrialAnswer
+from server.drive import notes
+from server.drive.desk import Desk, Refused, ServerGone
+from server.drive.plan import Plan
+from server.policies import load
+from server.policies.base import Policy, Proposal, standings
+
+DEFAULT_SEEDS = 3
+"""Trainings of the default, where the budget is wide enough for them."""
+SEEDS_FROM_TRIALS = 4
+SEEDS_BUDGET_SHARE = 0.1
+GOODBYE_SECONDS = 15.0
+"""How long an interrupted drive waits for its trial to end."""
+
+
+class View(Protocol):
+    """Where a drive shows what it does."""
+
+    def opened(self, study: StudyAnswer, plan: Plan) -> None: ...
+
+    def started(self, proposal: Proposal, number: int) -> None: ...
+
+    def progress(self, epochs: float, most: float | None) -> None: ...
+
+    def finished(self, answer: TrialAnswer, metric: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+@dataclass
+class Drive:
+    """One drive's state; what is in it when it ends, however it ends, becomes the report."""
+
+    plan: Plan
+    view: View
+    folder: Path | None = None
+    """Where the report goes, once that is known: HOME/reports/STUDY_ID or what was asked for."""
+    desk: Desk | None = None
+    written: list[MemoryItem] = field(default_factory=list[MemoryItem])
+    remarks: list[str] = field(default_factory=list[str])
+    """What the reader of the report has to know beside the numbers."""
+    interrupted: bool = False
+    failure: str | None = None
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    def remark(self, text: str) -> None:
+        """Say it now and in the report."""
+        self.remarks.append(text)
+        self.view.say(text)
+
+    @property
+    def desk_open(self) -> Desk:
+        assert self.desk is not None
+        return self.desk
+
+    def spent(self) -> bool:
+        """Whether the wall-clock budget is gone."""
+        if self.plan.budget_seconds is None:
+            return False
+        return time.monotonic() - self.began >= self.plan.budget_seconds
+
+
+async def play(drive: Drive, client: Client, reports: Path) -> None:
+    """Everything from start_study to finish_study; failures and interruptions end up in `drive`."""
+    drive.desk = Desk(client, drive.view.progress, drive.plan.wait_seconds)
+    try:
+        await _tune(drive, reports)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            raise
+        task.uncancel()
+        drive.interrupted = True
+        with anyio.move_on_after(GOODBYE_SECONDS):
+            await _leave(drive)
+    except (Refused, ServerGone) as error:
+        drive.failure = str(error)
+    drive.seconds = time.monotonic() - drive.began
+
+
+async def _leave(drive: Drive) -> None:
+    """Cancel what runs; what cannot be asked any more is left out of the report."""
+    drive.view.say("Interrupted: ending the running trial.")
+    try:
+        await drive.desk_open.cancel_running()
+        if drive.desk_open.opened:
+            drive.written = await drive.desk_open.notes()
+    except (Refused, ServerGone) as error:
+        drive.remark(f"The running trial could not be ended: {error}")
+
+
+async def _tune(drive: Drive, reports: Path) -> None:
+    desk, plan = drive.desk_open, drive.plan
+    policy = None if plan.policy == "llm" else load(plan.policy)
+    study = await desk.start(plan.study_arguments())
+    drive.folder = drive.folder or reports / study.study_id
+    drive.view.opened(study, plan)
+    first = await _default(drive)
+    if policy is not None:
+        await play_policy(drive, policy, first)
+    else:
+        from server.drive.engineer import play_model
+
+        await play_model(drive)
+    if desk.finish is None:
+        await _finish(drive, policy is not None and policy.reflects)
+    drive.written = await desk.notes()
+
+
+async def _default(drive: Drive) -> TrialAnswer:
+    """Trial 0, and two more seeds of it where they cost little: the noise that everything else is judged by."""
+    desk, plan = drive.desk_open, drive.plan
+    first = await run(drive, Proposal({}, hypothesis="the default configuration: the measure of everything after it"))
+    observed = desk.observations()[0]
+    if observed.score is None:
+        why = f" ({first.message})" if first.message else ""
+        drive.remark(f"The default configuration itself ended {first.status}{why}; going on from it with other settings.")
+    budget = plan.budget_seconds
+    cheap = budget is None or observed.seconds < SEEDS_BUDGET_SHARE * budget
+    if plan.trials >= SEEDS_FROM_TRIALS and cheap and observed.score is not None:
+        for seed in range(2, DEFAULT_SEEDS + 1):
+            if drive.spent():
+                break
+            why = f"seed {seed} of the default: how much luck there is"
+            await run(drive, Proposal({}, replicate_of=first.trial_id, hypothesis=why))
+    return first
+
+
+async def run(drive: Drive, proposal: Proposal) -> TrialAnswer:
+    """One training, shown."""
+    desk = drive.desk_open
+    number = len({trial.number for trial in desk.trials.values()})
+    drive.view.started(proposal, number)
+    answer = await desk.run(proposal)
+    drive.view.finished(answer, desk.study.brief.metric)
+    return answer
+
+
+async def play_policy(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
+    """Ask the policy, train what it proposes, write down what it taught; until it or the budget has nothing left."""
+    desk = drive.desk_open
+    proposal = _propose(drive, policy)
+    if policy.reflects:
+        await _reflect(drive, first, Proposal({}), proposal)
+    while proposal is not None:
+        try:
+            answer = await run(drive, proposal)
+        except Refused as refusal:
+            if drive.spent():
+                return
+            drive.remark(f"The server refused a trial, so the search ends here: {refusal}")
+            return
+        following = _propose(drive, policy)
+        if policy.reflects:
+            await _reflect(drive, answer, proposal, following)
+        if answer.duplicate and following == proposal:
+            drive.remark(f"{policy.__class__.__name__} proposes {answer.trial_id} again, so the search ends here.")
+            return
+        if len(standings(desk.observations())) > drive.plan.trials:
+            return
+        proposal = following
+
+
+def _propose(drive: Drive, policy: Policy) -> Proposal | None:
+    desk, plan = drive.desk_open, drive.plan
+    if drive.spent():
+        return None
+    history = desk.observations()
+    rng = Random(f"{plan.seed}:{len(history)}")
+    return policy.propose(desk.space, history, desk.brief(), rng)
+
+
+async def _reflect(drive: Drive, answer: TrialAnswer, proposal: Proposal, following: Proposal | None) -> None:
+    text = notes.reflection(answer, proposal, drive.desk_open.study.brief.metric, following)
+    await drive.desk_open.note("reflection", text, [answer.trial_id])
+
+
+def sigma_of(desk: Desk) -> Sigma:
+    """Relative seed noise as the server knows it now."""
+    known = [answer.noise for answer in desk.trials.values() if answer.noise is not None]
+    noise = known[-1] if known else desk.study.brief.noise
+    return Sigma(noise.sigma, noise.df)
+
+
+async def _finish(drive: Drive, with_heuristics: bool) -> None:
+    """Write down what was learned, then reveal the sealed test."""
+    desk = drive.desk_open
+    drive.view.say("Revealing the sealed test of the chosen configuration and of the default.")
+    history, brief, sigma = desk.observations(), desk.study.brief, sigma_of(desk)
+    if with_heuristics:
+        for text, evidence in notes.heuristics(brief, history, sigma):
+            await desk.note("heuristic", text, evidence)
+    await desk.end(notes.summary(brief, history, sigma, desk.space.default()))

@@ -1,0 +1,123 @@
+"""What an engineer without a language model writes down: reflections, heuristics and a summary, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memory.noise import Sigma
+from server.answers import Brief, TrialAnswer
+from server.drive.effects import Effect, effects
+from server.policies.base import Observation, Proposal, Standing, ranked, standings
+from server.policies.lessons import BEAT, LOST, NO_EFFECT
+from server.policies.rules import SPARSE_LENGTH, SPARSE_USERS
+from trainers.space import Config
+
+HEURISTICS = 3
+"""At most so many believable effects of one study become heuristics, the largest first."""
+
+
+def changed(changes: Mapping[str, Any]) -> str:
+    """Changes in words."""
+    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the default"
+
+
+def reflection(answer: TrialAnswer, proposal: Proposal, metric: str, following: Proposal | None) -> str:
+    """What was expected of a trial, what came, how that stands against noise, and what is tried next."""
+    what = "A fresh seed" if proposal.replicate_of else changed(answer.changes).capitalize()
+    parts = [f"{what} (number {answer.number}, seed {answer.seed}). {_expected(proposal)} {_came(answer, metric)}"]
+    if answer.diagnosis:
+        parts.append("Curve: " + "; ".join(answer.diagnosis) + ".")
+    parts.append(f"Next: {following.hypothesis}." if following and following.hypothesis else "Next: nothing is left.")
+    return " ".join(parts)
+
+
+def _expected(proposal: Proposal) -> str:
+    if proposal.replicate_of:
+        return "Expected: to tell luck from effect."
+    if proposal.expected is None or proposal.expected.effect is None:
+        return "Expected: a measure for the rest."
+    sure = f" with probability {proposal.expected.confidence:g}" if proposal.expected.confidence is not None else ""
+    return f"Expected: {proposal.expected.effect:+.0%}{sure}."
+
+
+def _came(answer: TrialAnswer, metric: str) -> str:
+    score = answer.metrics.get(metric)
+    if score is None:
+        why = f": {answer.message}" if answer.message else ""
+        return f"It ended {answer.status}{why}; no score."
+    against = next((name for name in ("parent", "incumbent", "default") if name in answer.delta), None)
+    came = f"Came: {metric} {score:.4f}"
+    if against is not None:
+        came += f", {answer.delta[against]:+.1%} against the {against}"
+    if answer.noise is not None:
+        came += f" (noise ±{answer.noise.half_width:.1%})"
+    return f"{came}: {answer.verdict}." if answer.verdict else f"{came}."
+
+
+def heuristics(brief: Brief, history: Sequence[Observation], sigma: Sigma) -> list[tuple[str, list[str]]]:
+    """(text, evidence) of what this study found, at least one where anything was trained."""
+    found = effects(history, sigma)
+    believed = sorted((one for one in found if one.believable), key=lambda one: -abs(one.relative or 0.0))[:HEURISTICS]
+    doubtful = [one for one in found if one.relative is not None and not one.believable]
+    failed = [one for one in found if one.relative is None and one.status not in ("cancelled", "interrupted")]
+    if not believed and doubtful:
+        believed = [max(doubtful, key=lambda one: abs(one.relative or 0.0))]
+    told = [(_sentence(brief, effect), list(effect.evidence)) for effect in [*believed, *failed[:1]]]
+    return told or [_of_the_default(brief, default) for default in standings(history)[:1]]
+
+
+def _sentence(brief: Brief, effect: Effect) -> str:
+    start = f"{data_words(brief.dataset)}, {brief.backbone}: {effect.field} {effect.after}"
+    if effect.relative is None:
+        return f"{start} {LOST} {effect.before}: it ended {effect.status}."
+    own, other = effect.trainings
+    noise = f"noise ±{effect.half_width:.1%}, {own} against {other} trainings"
+    if not effect.believable:
+        return f"{start} {NO_EFFECT} {effect.before} in {brief.metric} ({effect.relative:+.1%}, {noise})."
+    verb = BEAT if effect.relative > 0 else LOST
+    return f"{start} {verb} {effect.before} by {abs(effect.relative):.1%} in {brief.metric} ({noise})."
+
+
+def _of_the_default(brief: Brief, default: Standing) -> tuple[str, list[str]]:
+    evidence = [trial.trial_id for trial in default.trials]
+    start = f"{data_words(brief.dataset)}, the default of {brief.backbone}"
+    if default.mean is None:
+        return f"{start} did not train: it ended {default.trials[-1].status}.", evidence
+    scale = {name: values.get(brief.metric, 0.0) for name, values in brief.baselines.items()}
+    best = max(scale, key=lambda name: scale[name], default=None)
+    beside = f", against {scale[best]:.4f} of {best} without training" if best else ""
+    return f"{start} reached {brief.metric} {default.mean:.4f} over {len(default.scores)} trainings{beside}.", evidence
+
+
+def data_words(facts: Mapping[str, Any]) -> str:
+    """The data that a lesson was learned on, so that it can be weighed elsewhere."""
+    users, length = int(facts.get("users", 0)), float(facts.get("mean_length", 0.0))
+    kinds = [word for word, fits in (("short", length < SPARSE_LENGTH), ("sparse", users < SPARSE_USERS)) if fits]
+    kind = " and ".join(kinds) + " " if kinds else ""
+    size = f"mean length {length:.1f}, {users:,} users, {int(facts.get('items', 0)):,} items"
+    return f"On {kind}sequences ({size})"
+
+
+def summary(brief: Brief, history: Sequence[Observation], sigma: Sigma, default: Config) -> str:
+    """The study in a few sentences: how much was tried, what is best, what helped and what did not."""
+    found, best = standings(history), next(iter(ranked(history)), None)
+    parts = [
+        f"{data_words(brief.dataset)}: {len(found)} configurations of {brief.backbone} in {len(history)} trainings."
+    ]
+    if best is None or best.mean is None:
+        ends = ", ".join(sorted({trial.status for trial in history}))
+        return " ".join([*parts, f"None scored ({ends})."])
+    changes = {name: value for name, value in best.config.items() if value != default.get(name)}
+    parts.append(f"Best: {changed(changes)}, {brief.metric} {best.mean:.4f} over {len(best.scores)} trainings.")
+    base = found[0].mean
+    if base and best.number != found[0].number:
+        parts.append(f"That is {best.mean / base - 1:+.1%} on validation against the default's {base:.4f}.")
+    for verdict, words in ((True, "Helped"), (False, "Hurt")):
+        names = [
+            f"{one.field} {one.before} → {one.after} ({one.relative:+.1%})"
+            for one in effects(history, sigma)
+            if one.believable and one.relative is not None and (one.relative > 0) == verdict
+        ]
+        parts.append(f"{words} beyond noise: {', '.join(names) or 'nothing'}.")
+    return " ".join(parts)

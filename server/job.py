@@ -1,0 +1,76 @@
+"""A trial while it is queued or running: what is known of it beyond memory, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from memory.records import Attempt, Study, Trial
+from server.endings import Traces
+from server.executors.base import Exit
+from server.run_directory import has_checkpoint, read_result
+from server.studies import seconds_left
+from trainers.spec import Epoch, TrialSpec
+
+
+@dataclass
+class Job:
+    """`changed` is set, and replaced, at every new epoch and at the end; `over` is set at the end."""
+
+    trial: Trial
+    study: Study
+    directory: Path
+    threads: int
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[list[Exit]] | None = None
+    attempt: Attempt | None = None
+    epochs: tuple[Epoch, ...] = ()
+    offset: int = 0
+    """In epochs.jsonl, of what has not been read."""
+    cancelled: bool = False
+
+    def pulse(self) -> None:
+        """Wakes everyone who waits for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def change(self, seconds: float) -> bool:
+        """Whether something changed within `seconds`."""
+        changed = self.changed
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        return changed.is_set()
+
+    def deadline_seconds(self) -> float | None:
+        """What the study leaves for this training if it starts now; zero or less is nothing, None is no limit."""
+        left = (seconds_left(self.study, datetime.now(UTC)), self.study.trial_seconds)
+        return min((seconds for seconds in left if seconds is not None), default=None)
+
+    def spec(self) -> TrialSpec:
+        """spec.json of the training."""
+        return TrialSpec(
+            trial_id=self.trial.trial_id,
+            backbone=self.study.backbone,
+            config=self.trial.config,
+            seed=self.trial.seed,
+            dataset_hash=self.study.dataset_hash,
+            threads=self.threads,
+            metric=self.study.metric,
+            filter_seen=self.study.filter_seen,
+        )
+
+    def traces(self) -> Traces:
+        """What the training has left so far."""
+        return Traces(
+            trial_id=self.trial.trial_id,
+            metric=self.study.metric,
+            threads=self.threads,
+            written=read_result(self.directory, self.trial.trial_id),
+            epochs=self.epochs,
+            checkpoint=has_checkpoint(self.directory),
+        )

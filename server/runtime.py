@@ -1,0 +1,60 @@
+"""All that one owner process holds open: memory, executor, supervisor and the evaluations under way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from memory.store import Memory
+from server.executors.base import Executor
+from server.executors.process import ProcessExecutor
+from server.reveal import Reveals
+from server.settings import Settings, SettingsError
+from server.supervisor import Supervisor
+from server.views import record_verdict
+
+
+@dataclass(frozen=True)
+class Runtime:
+    settings: Settings
+    memory: Memory
+    executor: Executor
+    supervisor: Supervisor
+    reveals: Reveals
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, executor: Executor | None = None) -> AsyncGenerator[Runtime]:
+    """Opens a home: one at a time, for memory admits one owner. Raises SettingsError, MemoryFault.
+
+    Memory comes first: only who holds it may end the processes that carry the home's mark, as the executor does.
+    """
+    _make_folders(settings)
+    memory = Memory.open(settings.database)
+    try:
+        async with (
+            executor or ProcessExecutor(settings.datasets, settings.home) as ready,
+            Supervisor(memory, ready, settings, partial(record_verdict, memory)) as supervisor,
+        ):
+            reveals = Reveals(memory, supervisor)
+            try:
+                yield Runtime(settings, memory, ready, supervisor, reveals)
+            finally:
+                await reveals.aclose()
+    finally:
+        memory.close()
+
+
+def _make_folders(settings: Settings) -> None:
+    """The home is its user's alone: notes and run directories tell about their data."""
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (settings.datasets, settings.trials, settings.reports):
+            folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"The home {str(settings.home)!r} cannot be used: {error.strerror or error}. "
+            "Choose another with --home or VIRTUALMLE_HOME."
+        ) from None

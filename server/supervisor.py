@@ -1,0 +1,251 @@
+"""Owns the trials: queue, slots, run directories, cancellation; whoever asked for a trial only waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Self
+
+import psutil
+
+from memory.errors import MemoryFault
+from memory.records import Study, Trial
+from memory.store import Memory
+from server import run_directory
+from server.endings import outcome, without_result
+from server.executors.base import Executor, ExecutorError, Exit, Slot
+from server.job import Job
+from server.recovery import OWNER_ENDED, recover
+from server.settings import Settings
+from server.uninterrupted import uninterrupted
+from trainers.spec import CheckpointPath, EvaluationSpec, FilterSeen, Revealed, TrialResult
+
+PROGRESS_SECONDS = 5.0
+"""The longest silence towards somebody who waits."""
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """One per owner; `executor` is entered already, so that no process of an earlier owner is left.
+
+    `on_finished` is called with the id of each trial once its result is stored, before anyone who waits is told.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        executor: Executor,
+        settings: Settings,
+        on_finished: Callable[[str], None] | None = None,
+        poll_seconds: float = 0.25,
+    ) -> None:
+        self.on_finished = on_finished
+        self._memory = memory
+        self._executor = executor
+        self._settings = settings
+        self._poll_seconds = poll_seconds
+        self._queue: asyncio.Queue[Job | None] = asyncio.Queue()
+        self._jobs: dict[str, Job] = {}
+        self._failures: dict[str, str] = {}
+        self._evaluations = 0
+        self._workers: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        for trial in recover(self._memory, self._settings.trials, self._finish):
+            with suppress(ExecutorError):  # the failure stands in the trial
+                await self.submit(trial, self._memory.study(trial.study_id))
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._settings.slots)]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    @property
+    def active(self) -> int:
+        """Trials queued or running, and evaluations under way."""
+        return len(self._jobs) + self._evaluations
+
+    def holds(self, trial_id: str) -> bool:
+        """Whether the trial is queued or running here; one that is tried again is `interrupted` until it starts."""
+        return trial_id in self._jobs
+
+    def failure(self, trial_id: str) -> str | None:
+        """Why the machinery could not bring the trial to an end, where the last attempt of this owner failed so."""
+        return self._failures.get(trial_id)
+
+    async def submit(self, trial: Trial, study: Study) -> None:
+        """Prepares the run directory and queues the trial; it goes on whatever becomes of the caller.
+
+        A trial that is here already stays as it is; an interrupted one starts a new attempt in its directory. Raises
+        ExecutorError where the directory cannot be written; the trial has then ended as `crashed`.
+        """
+        if trial.trial_id in self._jobs:
+            return
+        if self._closing:
+            raise ExecutorError(f"The owner is ending; run_trial starts trial {trial.trial_id!r} at the next one.")
+        job = Job(trial, study, self._settings.trials / trial.trial_id, self._settings.threads)
+        self._failures.pop(trial.trial_id, None)
+        try:
+            run_directory.prepare(job.directory, job.spec())
+        except OSError as error:
+            message = f"The run directory of {trial.trial_id} cannot be written: {error.strerror or error}."
+            self._finish(without_result(job.traces(), "crashed", message))
+            raise ExecutorError(message) from None
+        self._jobs[trial.trial_id] = job
+        self._queue.put_nowait(job)
+
+    async def wait(
+        self, trial_id: str, seconds: float, on_progress: Callable[[int], Awaitable[None]] | None = None
+    ) -> None:
+        """Returns when the trial is over here or `seconds` are; `on_progress` hears how many epochs are done."""
+        job = self._jobs.get(trial_id)
+        loop = asyncio.get_running_loop()
+        end, told = loop.time() + seconds, 0
+        while job is not None and not job.over.is_set() and (left := end - loop.time()) > 0:
+            if on_progress is not None and len(job.epochs) != told:
+                told = len(job.epochs)
+                await on_progress(told)
+            elif not await job.change(min(left, PROGRESS_SECONDS)) and on_progress is not None:
+                await on_progress(told)
+
+    async def cancel(self, trial_id: str) -> None:
+        """Ends a trial that is not finished; returns when it has, and no process of it is left."""
+        job = self._jobs.get(trial_id)
+        if job is None:
+            if not self._memory.trial(trial_id).finished:
+                self._finish(TrialResult(trial_id=trial_id, status="cancelled"))
+            return
+        job.cancelled = True
+        if job.work is not None:
+            job.work.cancel()
+            await job.over.wait()
+        elif not job.over.is_set():
+            try:
+                self._finish(without_result(job.traces(), "cancelled", ""))
+            finally:
+                self._leave(job)
+
+    async def evaluate(
+        self, study_id: str, dataset_hash: str, filter_seen: FilterSeen, trial_ids: Sequence[str]
+    ) -> Revealed:
+        """Reads the sealed test for the checkpoints of these trials; cancelling ends that. Raises ExecutorError."""
+        paths = tuple(CheckpointPath(trial_id=one, path=f"../{one}/checkpoint.safetensors") for one in trial_ids)
+        asked = EvaluationSpec(dataset_hash=dataset_hash, filter_seen=filter_seen, checkpoints=paths)
+        directory = self._settings.trials / f"reveal-{study_id}"
+        self._evaluations += 1
+        try:
+            run_directory.prepare_evaluation(directory, asked)
+            (exit,) = await self._executor.run([directory], self._slot(None), task="evaluate")
+        except OSError as error:
+            raise ExecutorError(f"{directory.name} cannot be written: {error.strerror or error}.") from None
+        finally:
+            self._evaluations -= 1
+        if exit.cause != "result":
+            raise ExecutorError(f"The evaluation of study {study_id!r} ended without a result: {exit.message}")
+        revealed = run_directory.read_revealed(directory)
+        if revealed.status != "ok":
+            raise ExecutorError(f"The evaluation of study {study_id!r} failed: {revealed.message}")
+        return revealed
+
+    async def aclose(self) -> None:
+        """Ends running children, whose trials become `interrupted`; queued ones stay queued for the next owner."""
+        await uninterrupted(self._close())
+
+    async def _close(self) -> None:
+        self._closing = True
+        for job in self._jobs.values():
+            if job.work is not None:
+                job.work.cancel()
+        for _ in self._workers:
+            self._queue.put_nowait(None)
+        await asyncio.gather(*self._workers)
+        for job in list(self._jobs.values()):
+            self._leave(job)
+
+    async def _work(self) -> None:
+        """One slot."""
+        while (job := await self._queue.get()) is not None and not self._closing:
+            if job.over.is_set():  # cancelled while it was queued
+                continue
+            try:
+                await self._train(job)
+            except Exception as error:
+                log.exception("trial %s", job.trial.trial_id)
+                self._failures[job.trial.trial_id] = " ".join(str(error).split())
+            finally:
+                self._leave(job)
+
+    async def _train(self, job: Job) -> None:
+        deadline = job.deadline_seconds()
+        if deadline is not None and deadline <= 0:
+            message = "The budget of the study was used up before the training could start."
+            return self._finish(without_result(job.traces(), "timed_out", message))
+        job.work = asyncio.create_task(self._executor.run([job.directory], self._slot(deadline)))
+        try:
+            while not job.work.done():
+                await asyncio.wait({job.work}, timeout=self._poll_seconds)
+                self._read(job)
+        finally:
+            if not job.work.done():  # the books cannot be kept, so the training is for nothing
+                job.work.cancel()
+                await asyncio.wait({job.work})
+        self._end(job, job.work)
+        return None
+
+    def _read(self, job: Job) -> None:
+        """Take what is new in the run directory into the books."""
+        process = run_directory.read_process(job.directory)
+        epochs, offset = run_directory.read_epochs(job.directory, job.offset)
+        try:
+            if job.attempt is None and process is not None:
+                job.attempt = self._memory.start_attempt(job.trial.trial_id, process.pid, process.create_time)
+            if epochs:
+                self._memory.add_epochs(job.trial.trial_id, epochs)
+        except MemoryFault as fault:  # the training need not suffer: the next reading begins at the same place
+            log.warning("trial %s: %s", job.trial.trial_id, fault)
+            return
+        job.offset = offset
+        if epochs:
+            job.epochs += epochs
+            job.pulse()
+
+    def _end(self, job: Job, work: asyncio.Task[list[Exit]]) -> None:
+        exit, cause = None, OWNER_ENDED
+        if not work.cancelled():
+            error = work.exception()
+            if isinstance(error, ExecutorError):
+                cause = self._failures[job.trial.trial_id] = str(error)
+            elif error is not None:
+                raise error
+            else:
+                (exit,) = work.result()
+        result = outcome(job.traces(), exit, job.cancelled)
+        if result is not None:
+            self._finish(result)
+        elif job.attempt is None:  # no child came to be: the process that tried was this one
+            own = psutil.Process()
+            job.attempt = self._memory.start_attempt(job.trial.trial_id, os.getpid(), own.create_time())
+        if job.attempt is not None:
+            self._memory.end_attempt(job.attempt.attempt_id, result.status if result else cause)
+
+    def _finish(self, result: TrialResult) -> None:
+        self._memory.finish_trial(result)
+        if self.on_finished is not None:
+            try:
+                self.on_finished(result.trial_id)
+            except Exception:  # the result is stored; what is said of it may fail
+                log.exception("after trial %s", result.trial_id)
+
+    def _leave(self, job: Job) -> None:
+        self._jobs.pop(job.trial.trial_id, None)
+        job.over.set()
+        job.pulse()
+
+    def _slot(self, deadline: float | None) -> Slot:
+        settings = self._settings
+        return Slot(threads=settings.threads, memory_mb=settings.trial_memory_mb, deadline_seconds=deadline)

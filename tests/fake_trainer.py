@@ -1,0 +1,149 @@
+"""A child for tests: it behaves as `config["behaviour"]` of its spec.json says. Needs nothing but the interpreter."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+VALIDATION = {"ndcg@10": 0.05, "recall@10": 0.1}
+
+
+def main() -> int:
+    task, directory = sys.argv[1], Path(sys.argv[2])
+    if task == "evaluate":
+        asked = json.loads((directory / "evaluate.json").read_text())
+        trials = {one["trial_id"]: {"ndcg@10": 0.04} for one in asked["checkpoints"]}
+        write(directory / "revealed.json", {"status": "ok", "trials": trials})
+        return 0
+    spec = json.loads((directory / "spec.json").read_text())
+    return BEHAVIOURS[spec["config"]["behaviour"]](directory, spec)
+
+
+def write(path: Path, record: object) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(record))
+    temporary.replace(path)
+
+
+def result(directory: Path, spec: dict, status: str = "ok") -> None:
+    found = {"trial_id": spec["trial_id"], "status": status, "validation": VALIDATION, "best_epoch": 1, "epochs": 1}
+    write(directory / "result.json", found)
+
+
+def epoch(directory: Path) -> None:
+    line = {"epoch": 1, "loss": 1.0, "validation": VALIDATION, "seconds": 1.0, "eval_seconds": 0.5}
+    with (directory / "epochs.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def sleep_for_ever(directory: Path) -> int:
+    """Says that it is at work, then does nothing until it is ended."""
+    (directory / "ready").write_text(str(os.getpid()))
+    while True:
+        time.sleep(60)
+
+
+def well(directory: Path, spec: dict) -> int:
+    epoch(directory)
+    result(directory, spec)
+    return 0
+
+
+def crash(directory: Path, spec: dict) -> int:
+    raise RuntimeError("the matrix is singular")
+
+
+def exit_3(directory: Path, spec: dict) -> int:
+    return 3
+
+
+def hang(directory: Path, spec: dict) -> int:
+    """Ends when it is asked to, with a result."""
+
+    def obey(*_: object) -> None:
+        result(directory, spec, "cancelled")
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, obey)
+    epoch(directory)
+    return sleep_for_ever(directory)
+
+
+def stubborn(directory: Path, spec: dict) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    epoch(directory)
+    return sleep_for_ever(directory)
+
+
+def parent(directory: Path, spec: dict) -> int:
+    """Leaves a process in a session of its own, whose parent has ended."""
+    code = (
+        "import os, signal, sys, time; os.fork() and os._exit(0); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(directory / "grandchild")], start_new_session=True, check=True)
+    while not (directory / "grandchild").exists() or not (directory / "grandchild").read_text():
+        time.sleep(0.01)
+    return stubborn(directory, spec)
+
+
+def parent_that_ends(directory: Path, spec: dict) -> int:
+    code = "import time; time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    (directory / "grandchild").write_text(str(process.pid))
+    result(directory, spec)
+    os._exit(0)
+
+
+def hungry(directory: Path, spec: dict) -> int:
+    kept = bytearray(400 << 20)
+    for page in range(0, len(kept), 4096):
+        kept[page] = 1
+    return sleep_for_ever(directory)
+
+
+def garbage(directory: Path, spec: dict) -> int:
+    (directory / "result.json").write_bytes(b"\x00\xff no JSON")
+    return 0
+
+
+def half(directory: Path, spec: dict) -> int:
+    (directory / "result.json").write_text('{"trial_id": "t-1", "status": "o')
+    return 0
+
+
+def look_around(directory: Path, spec: dict) -> int:
+    """Writes down what it was given."""
+    found = {
+        "arguments": sys.argv[1:],
+        "environment": dict(os.environ),
+        "cwd": str(Path.cwd()),
+        "descriptors": {name: os.readlink(f"/proc/self/fd/{name}") for name in ("0", "1", "2")},
+        "open": sorted(int(name) for name in os.listdir("/proc/self/fd")),  # noqa: PTH208
+        "leads_session": os.getsid(0) == os.getpid(),
+    }
+    print("said to nobody")  # noqa: T201
+    write(directory / "seen.json", found)
+    result(directory, spec)
+    return 0
+
+
+BEHAVIOURS = {
+    "well": well,
+    "crash": crash,
+    "exit 3": exit_3,
+    "hang": hang,
+    "stubborn": stubborn,
+    "parent": parent,
+    "parent that ends": parent_that_ends,
+    "hungry": hungry,
+    "garbage": garbage,
+    "half": half,
+    "look around": look_around,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

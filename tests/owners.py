@@ -1,0 +1,122 @@
+"""Owners, bridges and clients as real processes, for tests of what happens between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+from mcp import Client, StdioServerParameters
+
+from server.home import Owner, find_owner
+from server.settings import Settings
+
+CLONE = Path(__file__).parents[1]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The virtualmle command line, whatever is installed."""
+    return [sys.executable, "-P", "-m", "server.cli", *(str(argument) for argument in arguments)]
+
+
+def environment(**added: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(CLONE), **added}
+
+
+def run(*arguments: str | Path, stdin: str = "", **added: str) -> subprocess.CompletedProcess[str]:
+    """Run a virtualmle command to its end."""
+    return subprocess.run(
+        command(*arguments), input=stdin, capture_output=True, text=True, env=environment(**added), timeout=60
+    )
+
+
+def bridge(home: Path, cwd: Path | None = None, **added: str) -> StdioServerParameters:
+    """How an MCP client starts a bridge."""
+    program, *arguments = command("serve", "--home", home)
+    return StdioServerParameters(command=program, args=arguments, env=environment(**added), cwd=cwd)
+
+
+def owner_of(home: Path) -> Owner:
+    owner = find_owner(Settings(home=home))
+    assert owner is not None, "no owner runs"
+    return owner
+
+
+def kill(pid: int) -> None:
+    """End a process the hard way, and wait until it is gone (or a zombie that is not ours to reap)."""
+    process = psutil.Process(pid)
+    process.kill()
+    with contextlib.suppress(psutil.TimeoutExpired):
+        process.wait(timeout=0.5)
+
+
+def wait_gone(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.wait(timeout=20)
+
+
+def bridges(home: Path) -> list[psutil.Process]:
+    """The bridge processes of a home."""
+    return [process for process in _processes(home) if "--owner" not in process.cmdline()]
+
+
+def owners(home: Path) -> list[psutil.Process]:
+    return [process for process in _processes(home) if "--owner" in process.cmdline()]
+
+
+def end_owners(home: Path) -> None:
+    for process in _processes(home):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+            process.wait(timeout=5)
+
+
+def _processes(home: Path) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(home) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Wait for a condition that only another process can bring about."""
+    with anyio.fail_after(seconds):
+        while not await condition():
+            await anyio.sleep(0.02)
+
+
+async def start_training(client: Client, study_id: str, began: anyio.Event, answers: list[Any]) -> None:
+    """Call run_trial and keep its answer; `began` is set at the first sign of progress."""
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        began.set()
+
+    answers.append(
+        await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 60}, progress_callback=on_progress)
+    )
+
+
+async def new_study(client: Client, **asked: Any) -> str:
+    started = await client.call_tool("start_study", {"dataset": "demo", **asked})
+    assert not started.is_error, text(started)
+    assert started.structured_content is not None
+    return started.structured_content["study_id"]
+
+
+def text(answer: Any) -> str:
+    return " ".join(block.text for block in answer.content)
+
+
+def json_lines(output: str) -> list[Mapping[str, Any]]:
+    import json
+
+    return [json.loads(line) for line in output.splitlines()]

@@ -1,0 +1,334 @@
+"""The MCP tools through an in-memory client, over a stub executor."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from server.app import create_app
+from server.executors.stub import Answer, StubExecutor, curve
+from server.runtime import Runtime, open_runtime
+from server.settings import Settings
+from trainers.spec import EvaluationSpec, Revealed, TrialResult, TrialSpec
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Desk:
+    """A client of one runtime, with calls that fail loudly or return the error's text."""
+
+    def __init__(self, client: Client, runtime: Runtime, executor: StubExecutor) -> None:
+        self.client, self.runtime, self.executor = client, runtime, executor
+
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        answer = await self.client.call_tool(name, arguments)
+        assert not answer.is_error, answer.content
+        assert answer.structured_content is not None
+        return answer.structured_content
+
+    async def refused(self, name: str, **arguments: Any) -> str:
+        answer = await self.client.call_tool(name, arguments)
+        assert answer.is_error, answer.structured_content
+        return answer.content[0].text  # type: ignore[union-attr]
+
+
+@asynccontextmanager
+async def desk(home: Path, train: Callable[[TrialSpec], Answer] | None = None, **more: Any) -> AsyncIterator[Desk]:
+    executor = StubExecutor(train or by_dropout, **more)
+    async with (
+        open_runtime(Settings(home=home), executor) as runtime,
+        Client(create_app(runtime)) as client,
+    ):
+        yield Desk(client, runtime, executor)
+
+
+def by_dropout(trial: TrialSpec) -> Answer:
+    """Less dropout scores higher; a seed moves the score by a thousandth."""
+    return curve(trial, best=(0.2 - 0.2 * float(trial.config["dropout"])) * (1 + 0.001 * trial.seed))
+
+
+def by_trial(asked: EvaluationSpec) -> Revealed:
+    metrics = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
+    return Revealed(
+        status="ok",
+        trials={one.trial_id: dict.fromkeys(metrics, 0.1 + 0.01 * n) for n, one in enumerate(asked.checkpoints)},
+    )
+
+
+async def test_the_brief_says_what_an_engineer_plans_from(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        answer = await at.call("start_study", dataset="demo", max_trials=8)
+        brief = answer["brief"]
+        assert brief["dataset"]["synthetic"] is True
+        assert brief["default"]["learning_rate"] == 0.001
+        assert brief["space"]["learning_rate"].startswith("1e-05 to 0.01 (log scale); default 0.001")
+        assert set(brief["baselines"]) == {"popularity", "last_item_transition"}
+        assert brief["budget"] == {"max_trials": 8.0}
+        assert brief["snapshot_id"]
+        assert answer["study_id"] in answer["next"]
+
+
+async def test_the_first_trial_is_the_default_and_the_next_one_changes_the_incumbent(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo", max_trials=4))["study_id"]
+        first = await at.call("run_trial", study_id=study)
+        assert (first["number"], first["status"], first["changes"]) == (0, "ok", {})
+        second = await at.call(
+            "run_trial", study_id=study, changes={"dropout": 0.1}, hypothesis="less",
+            expected={"field": "dropout", "direction": "up", "effect": 0.2, "confidence": 0.7},
+        )  # fmt: skip
+        assert second["parent"] == first["trial_id"]
+        assert second["verdict"] == "better"
+        assert second["delta"] == {"parent": 0.8, "incumbent": 0.8, "default": 0.8}
+        assert second["incumbent"]["trial_ids"] == [second["trial_id"]]
+        third = await at.call("run_trial", study_id=study, changes={"num_blocks": 1})
+        assert third["parent"] == second["trial_id"]
+        assert (await at.call("get_trial", trial_id=third["trial_id"], detail="full"))["config"]["dropout"] == 0.1
+        assert third["verdict"] == "tied"
+        assert third["trials_left"] == 1
+
+
+async def test_an_exact_repeat_answers_with_the_old_result(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        first = await at.call("run_trial", study_id=study, changes={"dropout": 0.2})
+        again = await at.call("run_trial", study_id=study, changes={"dropout": 0.2})
+        assert (again["trial_id"], again["duplicate"], again["trainings"]) == (first["trial_id"], True, 1)
+
+
+async def test_a_retried_call_with_the_same_key_trains_once(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        first = await at.call("run_trial", study_id=study, request_key="k")
+        again = await at.call("run_trial", study_id=study, request_key="k")
+        assert (again["trial_id"], again["duplicate"], again["trainings"]) == (first["trial_id"], False, 1)
+
+
+async def test_replicates_share_the_number_and_leave_the_limit_alone(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo", max_trials=1))["study_id"]
+        first = await at.call("run_trial", study_id=study)
+        second = await at.call("run_trial", study_id=study, replicate_of=first["trial_id"])
+        assert (second["number"], second["seed"], second["replicate_of"]) == (0, 1, first["trial_id"])
+        refusal = await at.refused("run_trial", study_id=study, changes={"dropout": 0.1})
+        assert refusal.startswith("All 1 configurations of this study are used")
+
+
+async def test_a_slow_trial_answers_running_and_is_found_again(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        at.executor.gate.clear()
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        running = await at.call("run_trial", study_id=study, wait_seconds=0)
+        assert running["status"] in ("queued", "running")
+        assert running["trial_id"] in running["next"]
+        refusal = await at.refused("finish_study", study_id=study)
+        assert "is still" in refusal
+        at.executor.gate.set()
+        done = await at.call("get_trial", trial_id=running["trial_id"], wait_seconds=30)
+        assert (done["status"], done["epochs"]) == ("ok", 3)
+
+
+async def test_waiting_reports_rising_progress(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(progress)
+
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        answer = await at.client.call_tool("run_trial", {"study_id": study}, progress_callback=on_progress)
+        assert not answer.is_error
+    assert seen == sorted(set(seen))
+
+
+async def test_a_cancelled_trial_keeps_its_books(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        at.executor.gate.clear()
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        trial = await at.call("run_trial", study_id=study, wait_seconds=0)
+        answer = await at.call("cancel_trial", trial_id=trial["trial_id"])
+        assert answer["status"] == "cancelled"
+        at.executor.gate.set()
+        anew = await at.call("run_trial", study_id=study)
+        assert (anew["status"], anew["trainings"]) == ("ok", 2)
+
+
+async def test_a_failed_trial_is_a_result(tmp_path: Path) -> None:
+    def diverge(trial: TrialSpec) -> Answer:
+        return Answer(result=TrialResult(trial_id=trial.trial_id, status="diverged", message="loss is nan in epoch 1"))
+
+    async with desk(tmp_path, diverge) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        answer = await at.call("run_trial", study_id=study)
+        assert (answer["status"], answer["message"]) == ("diverged", "loss is nan in epoch 1")
+        assert answer["diagnosis"][0].startswith("unstable")
+        ended = await at.call("finish_study", study_id=study)
+        assert ended["words"].startswith("No training scored")
+        assert "test_reveal" not in ended
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"changes": {"droput": 0.1}}, "Did you mean 'dropout'?"),
+        ({"changes": {"learning_rate": 10}}, "learning_rate is 1e-05 to 0.01"),
+        ({"chnages": {"dropout": 0.1}}, "run_trial has no argument 'chnages'. Did you mean 'changes'?"),
+        ({"parent": "t-nowhere"}, "parent='t-nowhere' is not a trial of study"),
+        ({"cites": ["h-nowhere"]}, "Unknown heuristic 'h-nowhere'"),
+        ({"wait_seconds": -1}, "wait_seconds=-1"),
+    ],
+)
+async def test_a_bad_call_says_what_to_do(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        assert message in await at.refused("run_trial", study_id=study, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "dmeo"}, "dmeo"),
+        ({"dataset": "demo", "backbone": "bert4rec"}, "backbone"),
+        ({"dataset": "demo", "space": {"hidden_dim": 7}}, "hidden_dim=7 is not allowed"),
+        ({"dataset": "demo", "max_trials": 0}, "max_trials=0"),
+        ({"dataset": "../etc"}, "../etc"),
+    ],
+)
+async def test_a_study_that_cannot_be_is_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    async with desk(tmp_path) as at:
+        refusal = await at.refused("start_study", **arguments)
+        assert message in refusal
+        assert "\n" not in refusal
+
+
+async def test_a_restricted_space_holds_for_every_trial(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        started = await at.call("start_study", dataset="demo", space={"dropout": 0.2, "hidden_dim": [32, 64]})
+        assert "dropout" not in started["brief"]["space"]
+        refusal = await at.refused("run_trial", study_id=started["study_id"], changes={"dropout": 0.1})
+        assert "fixed at 0.2" in refusal
+
+
+async def test_what_was_written_is_read_with_its_evidence(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        trial = (await at.call("run_trial", study_id=study))["trial_id"]
+        note = await at.call(
+            "write_heuristic", study_id=study, kind="heuristic", text="Dropout 0.5 is too much here.", evidence=[trial]
+        )
+        assert note["verdict"] == "insufficient"
+        found = await at.call("read_memory", dataset="demo", level="heuristic")
+        assert [(item["id"], item["evidence"]) for item in found["items"]] == [(note["heuristic_id"], [trial])]
+        other = await at.call("start_study", dataset="demo", backbone="hstu")
+        assert other["brief"]["memory"][0]["heuristic_id"] == note["heuristic_id"]
+        refusal = await at.refused("write_heuristic", study_id=study, kind="heuristic", text="x", evidence=["t-0"])
+        assert refusal.startswith("Unknown trial 't-0'")
+
+
+async def test_memory_pages_through_trials(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        for dropout in (0.5, 0.4, 0.3):
+            await at.call("run_trial", study_id=study, changes={"dropout": dropout})
+        first = await at.call("read_memory", study_id=study, level="trial", limit=2)
+        rest = await at.call("read_memory", study_id=study, level="trial", limit=2, cursor=first["cursor"])
+        assert [item["facts"]["number"] for item in first["items"] + rest["items"]] == [0, 1, 2]
+        assert (first["truncated"], rest["truncated"]) == (True, False)
+        overview = await at.call("read_memory")
+        assert [line["trainings"] for line in overview["studies"]] == [3]
+
+
+async def test_the_test_is_revealed_once_and_counted_by_dataset(tmp_path: Path) -> None:
+    async with desk(tmp_path, reveal=by_trial) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        await at.call("run_trial", study_id=study)
+        await at.call("run_trial", study_id=study, changes={"dropout": 0.1})
+        ended = await at.call("finish_study", study_id=study, summary="Less dropout won.")
+        assert (ended["status"], ended["test_reveal"]) == ("finished", 1)
+        assert ended["chosen"]["changes"] == {"dropout": 0.1}
+        assert ended["chosen"]["test"]["ndcg@10"] == 0.1
+        assert ended["default"]["test"]["ndcg@10"] == 0.11
+        assert ended["checkpoint"].endswith(f"{ended['chosen']['trial_ids'][0]}/checkpoint.safetensors")
+        assert await at.call("finish_study", study_id=study) == ended
+        refusal = await at.refused("run_trial", study_id=study, changes={"dropout": 0.7})
+        assert refusal.startswith(f"Study {study!r} is finished")
+        second = (await at.call("start_study", dataset="demo"))["study_id"]
+        await at.call("run_trial", study_id=second)
+        again = await at.call("finish_study", study_id=second)
+        assert again["test_reveal"] == 2
+        assert "Test reused" in again["words"]
+
+
+async def test_no_memory_read_contains_a_test_number(tmp_path: Path) -> None:
+    def unlike_any_other(asked: EvaluationSpec) -> Revealed:
+        return Revealed(status="ok", trials={one.trial_id: {"ndcg@10": 0.987654321} for one in asked.checkpoints})
+
+    async with desk(tmp_path, reveal=unlike_any_other) as at:
+        study = (await at.call("start_study", dataset="demo"))["study_id"]
+        trial = (await at.call("run_trial", study_id=study))["trial_id"]
+        assert (await at.call("finish_study", study_id=study))["chosen"]["test"] == {"ndcg@10": 0.98765}
+        reads = [
+            await at.call("read_memory"),
+            await at.call("read_memory", study_id=study, detail="full"),
+            await at.call("read_memory", dataset="demo"),
+            await at.call("get_trial", trial_id=trial, detail="full"),
+            (await at.call("start_study", dataset="demo"))["brief"],
+        ]
+        prompts = [
+            (await at.client.get_prompt("distill", {"study_id": study})).model_dump_json(),
+            (await at.client.get_prompt("reflect", {"trial_id": trial})).model_dump_json(),
+        ]
+        assert "0.98765" not in str(reads) + str(prompts)
+
+
+async def test_two_studies_at_once_do_not_mix(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at, Client(create_app(at.runtime)) as second:
+        one = (await at.call("start_study", dataset="demo"))["study_id"]
+        two = (await second.call_tool("start_study", {"dataset": "demo"})).structured_content["study_id"]  # type: ignore[index]
+        await at.call("run_trial", study_id=one, changes={"dropout": 0.1})
+        await second.call_tool("run_trial", {"study_id": two, "changes": {"dropout": 0.3}})
+        found = [await at.call("read_memory", study_id=study, level="trial") for study in (one, two)]
+        changes = [[item["facts"]["changes"] for item in read["items"]] for read in found]
+        assert changes == [[{"dropout": 0.1}], [{"dropout": 0.3}]]
+
+
+async def test_both_forms_of_an_answer_carry_the_same_facts(tmp_path: Path) -> None:
+    import json
+
+    async with desk(tmp_path) as at:
+        answer = await at.client.call_tool("start_study", {"dataset": "demo"})
+        assert json.loads(answer.content[0].text) == answer.structured_content  # type: ignore[union-attr]
+        assert "null" not in answer.content[0].text  # type: ignore[union-attr]
+
+
+async def test_the_surface_is_the_eight_tools_with_hints_and_three_prompts(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        tools = (await at.client.list_tools()).tools
+        assert [tool.name for tool in tools] == [
+            "list_datasets", "start_study", "run_trial", "get_trial", "cancel_trial", "read_memory", "write_heuristic",
+            "finish_study",
+        ]  # fmt: skip
+        assert all(tool.annotations and tool.annotations.open_world_hint is False for tool in tools)
+        arguments = {tool.name: list(tool.input_schema["properties"]) for tool in tools if tool.name == "run_trial"}
+        assert arguments["run_trial"] == [
+            "study_id", "changes", "parent", "hypothesis", "expected", "cites", "snapshot_id", "replicate_of", "seed",
+            "wait_seconds", "request_key",
+        ]  # fmt: skip
+        assert {prompt.name for prompt in (await at.client.list_prompts()).prompts} == {"tune", "reflect", "distill"}
+
+
+async def test_the_space_of_a_study_is_a_resource(tmp_path: Path) -> None:
+    from trainers.space import Space
+
+    async with desk(tmp_path) as at:
+        study = (await at.call("start_study", dataset="demo", space={"dropout": 0.2}))["study_id"]
+        found = await at.client.read_resource(f"virtualmle://studies/{study}/space")
+        assert Space.model_validate_json(found.contents[0].text).field("dropout").fixed  # type: ignore[union-attr]

@@ -1,0 +1,70 @@
+"""Run directories and studies for tests of executors and the supervisor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+
+from examples import study
+from memory.records import NewTrial, Study, Trial
+from memory.store import Memory
+from server.executors.base import Slot
+from server.executors.process import ProcessExecutor
+from trainers.spec import TrialSpec
+
+FAKE = (sys.executable, "-P", str(Path(__file__).with_name("fake_trainer.py")))
+SLOT = Slot(threads=1)
+
+
+def spec(trial_id: str, behaviour: str = "well") -> TrialSpec:
+    return TrialSpec(
+        trial_id=trial_id, backbone="sasrec", config={"behaviour": behaviour}, seed=0, dataset_hash="abc", threads=1
+    )
+
+
+def prepared(trials: Path, trial_id: str, behaviour: str = "well") -> Path:
+    """A run directory as the supervisor prepares it."""
+    directory = trials / trial_id
+    directory.mkdir(parents=True)
+    (directory / "spec.json").write_text(spec(trial_id, behaviour).model_dump_json())
+    return directory
+
+
+def process_executor(home: Path, **values: Any) -> ProcessExecutor:
+    """The process executor over the fake trainer, without its patience."""
+    given: dict[str, Any] = {"command": FAKE, "sample_seconds": 0.02, "obey_seconds": 5.0}
+    return ProcessExecutor(home / "datasets", home, **{**given, **values})
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns when `condition` holds; the test's own time limit ends it otherwise."""
+    while not condition():  # noqa: ASYNC110 - what happens in another process sets no event
+        await anyio.sleep(0.005)
+
+
+def said(path: Path) -> Callable[[], bool]:
+    """Whether the file is there and not empty."""
+    return lambda: path.exists() and path.read_text() != ""
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def add_trial(memory: Memory, behaviour: str = "well", seed: int = 0, **values: Any) -> tuple[Trial, Study]:
+    """A queued trial in the study s-1, which is made on the way."""
+    if not memory.studies():
+        memory.add_study(study(**values))
+    new = NewTrial(
+        study_id="s-1", parent=None, changes={}, config={"behaviour": behaviour}, config_hash=behaviour, seed=seed
+    )
+    return memory.start_trial(new), memory.study("s-1")

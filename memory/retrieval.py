@@ -51,18 +51,18 @@ def rank_notes(
 ) -> list[Ranked]:
     """The `limit` most useful notes for a study of `backbone` on a dataset with `facts`, best first.
 
-    Superseded notes are left out. A `query` with words in it keeps only the notes that share one (BM25). Equal scores
-    go to the newer note.
+    Superseded notes are left out. A `query` with words in it keeps only the notes that share one (BM25).
     """
     standing = [note for note in notes if note.superseded_by is None]
-    standing.sort(key=lambda note: (note.created_at, note.heuristic_id), reverse=True)
+    times = sorted({note.created_at for note in standing})
+    recency = {time: (place + 1) / len(times) for place, time in enumerate(times)}
     matches = _matches(standing, query)
     ranked = [
-        _ranked(note, facts, backbone, study_facts.get(note.study_id), matches, 1 - place / len(standing))
-        for place, note in enumerate(standing)
+        _ranked(note, facts, backbone, study_facts.get(note.study_id), matches, recency[note.created_at])
+        for note in standing
         if matches is None or note.heuristic_id in matches
     ]
-    ranked.sort(key=lambda item: item.score, reverse=True)
+    ranked.sort(key=lambda item: (-item.score, item.note.heuristic_id))
     return ranked[: max(limit, 0)]
 
 

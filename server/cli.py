@@ -114,6 +114,8 @@ def stop(home: Home = None, as_json: Json = False) -> None:
         typer.echo(f"Stopped the owner of {settings.home} (pid {stopped.pid}).")
         for trial_id in stopped.interrupted:
             typer.echo(f"Interrupted trial {trial_id}; the same run_trial starts it again.")
+        for trial_id in stopped.queued:
+            typer.echo(f"Trial {trial_id} stays queued; the next owner starts it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import httpx2
-import psutil
 from pydantic import BaseModel
 
-from server.home import STATUS_PATH, STOP_PATH, HomeError, Owner, find_owner, is_running
+from server.home import STATUS_PATH, STOP_PATH, HomeError, Owner, Status, find_owner, is_running
 from server.settings import Settings
 
 _ANSWER_SECONDS = 5.0
 _END_SECONDS = 10.0
-
-
-class Status(BaseModel):
-    """What an owner says of itself."""
-
-    version: str
-    clients: int
-    trials: list[str]
+_POLL_SECONDS = 0.02
 
 
 class Stopped(BaseModel):
-    """An owner that was ended, and the trials that it left interrupted."""
+    """An owner that was ended, the trials that it left interrupted, and those that the next owner starts."""
 
     pid: int
     interrupted: list[str] = []
+    queued: list[str] = []
 
 
 def stop_owner(settings: Settings) -> Stopped | None:
@@ -45,7 +39,9 @@ def stop_owner(settings: Settings) -> Stopped | None:
         _signal(owner)
         if not _ended(owner):
             raise HomeError(f"The owner (pid {owner.pid}) does not end; `kill -9 {owner.pid}` ends it.")
-    return Stopped(pid=owner.pid, interrupted=status.trials if status else [])
+    if status is None:
+        return Stopped(pid=owner.pid)
+    return Stopped(pid=owner.pid, interrupted=status.running, queued=status.queued)
 
 
 def make_way(settings: Settings) -> None:
@@ -62,11 +58,11 @@ def make_way(settings: Settings) -> None:
             f"The owner of {settings.home} (pid {owner.pid}) does not answer ({type(error).__name__}); "
             "end it with `virtualmle stop`."
         ) from None
-    if status.clients or status.trials:
+    if status.clients or status.busy:
         users = f"{status.clients} client{'s' if status.clients != 1 else ''}"
-        trials = f", trial {', '.join(status.trials)} not finished" if status.trials else ""
+        working = ", training" if status.busy else ""
         raise HomeError(
-            f"{settings.home} has an owner in use (pid {owner.pid}; {users}{trials}); end it with `virtualmle stop`."
+            f"{settings.home} has an owner in use (pid {owner.pid}; {users}{working}); end it with `virtualmle stop`."
         )
     stop_owner(settings)
 
@@ -88,10 +84,10 @@ def _signal(owner: Owner) -> None:
 
 
 def _ended(owner: Owner) -> bool:
-    try:
-        psutil.Process(owner.pid).wait(timeout=_END_SECONDS)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:  # a zombie that its parent has not seen yet counts as gone
-        return not is_running(owner.pid, owner.create_time)
+    # Not psutil's wait: to it a zombie, which its parent has not looked after yet, is still there.
+    ends = time.monotonic() + _END_SECONDS
+    while is_running(owner.pid, owner.create_time):
+        if time.monotonic() > ends:
+            return False
+        time.sleep(_POLL_SECONDS)
     return True

@@ -71,6 +71,16 @@ class Owner(BaseModel):
     __str__ = __repr__
 
 
+class Status(BaseModel):
+    """What an owner says of itself on its private route. `busy`: it is training or evaluating."""
+
+    version: str
+    clients: int
+    busy: bool
+    running: list[str]
+    queued: list[str]
+
+
 def prepare_home(settings: Settings) -> None:
     """Make the home's folder; HomeError where it cannot hold one."""
     home = settings.home

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from memory.records import Attempt, Study, Trial
-from server.endings import Traces
 from server.executors.base import Exit
+from server.outcome import Traces
 from server.run_directory import has_checkpoint, read_result
 from server.studies import seconds_left
 from trainers.spec import Epoch, TrialSpec

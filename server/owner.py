@@ -109,6 +109,7 @@ async def _run(settings: Settings, listener: socket.socket, address: Address, to
             web = build_web(runtime, tokens, activity, address.names)
             server = _WebServer(web, settings, _describe(listener, address, tokens))
             tasks.start_soon(server.end_when, activity.stopping)
+            tasks.start_soon(_end_trials_when, activity.stopping, runtime.supervisor)
             if idles:
                 tasks.start_soon(_stop_when_idle, activity, runtime.supervisor, settings.idle_seconds)
             await server.serve(sockets=[listener])
@@ -191,6 +192,12 @@ async def _stop_on_signal(activity: Activity, received: list[int], *, task_statu
         async for number in signals:
             received.append(number)
             activity.stopping.set()
+
+
+async def _end_trials_when(stopping: anyio.Event, supervisor: Supervisor) -> None:
+    """Trials end while calls in flight have their grace, so that whoever waits for one is told what became of it."""
+    await stopping.wait()
+    await supervisor.aclose()
 
 
 async def _stop_when_idle(activity: Activity, supervisor: Supervisor, idle_seconds: float) -> None:

@@ -15,9 +15,9 @@ from memory.errors import MemoryFault
 from memory.records import Study, Trial
 from memory.store import Memory
 from server import run_directory
-from server.endings import outcome, without_result
 from server.executors.base import Executor, ExecutorError, Exit, Slot
 from server.job import Job
+from server.outcome import outcome, without_result
 from server.recovery import OWNER_ENDED, recover
 from server.settings import Settings
 from server.uninterrupted import uninterrupted

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from memory.noise import Comparison
+from memory.noise import Comparison, rescaled
 from memory.records import Note, Study, Trial
 from memory.store import Memory
 from server import studies
@@ -18,15 +18,10 @@ from trainers.data import Dataset
 from trainers.spec import Epoch
 
 
-def earlier_groups(memory: Memory, study: Study) -> list[tuple[float, ...]]:
-    """Replicate groups of the same metric and backbone from studies that began before this one."""
-    return [
-        standing.scores
-        for other in memory.studies()
-        if other.created_at < study.created_at and (other.backbone, other.metric) == (study.backbone, study.metric)
-        for standing in studies.standings(other, memory.trials(other.study_id))
-        if len(standing.scores) > 1
-    ]
+def earlier_groups(memory: Memory, study: Study) -> list[list[float]]:
+    """Replicate groups of the same metric and backbone from earlier studies, their noise scaled to this dataset's size."""
+    found = memory.replicates(study.backbone, study.metric, study.created_at)
+    return [rescaled(scores, users, study.facts.users) for users, scores in found]
 
 
 def judgement_of(memory: Memory, study: Study, trial: Trial) -> Judgement:

@@ -15,13 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.app import create_app
 from server.auth import Tokens
-from server.home import MCP_PATH, PRESENCE_PATH, STATUS_PATH, STOP_PATH
+from server.home import MCP_PATH, PRESENCE_PATH, STATUS_PATH, STOP_PATH, Status
 from server.runtime import Runtime
 from server.settings import Settings
 from server.version import installed_version
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-_CALL_GRACE_SECONDS = 1.0
+_CALL_GRACE_SECONDS = 2.5
 """A call in flight may still finish so long after the owner was told to end."""
 
 
@@ -83,13 +83,15 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         server.custom_route(path, methods=[method])(guarded)
 
     async def status() -> Response:
-        return JSONResponse(
-            {
-                "version": installed_version(),
-                "clients": activity.clients,
-                "trials": list(runtime.supervisor.active),
-            }
+        held = [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
+        facts = Status(
+            version=installed_version(),
+            clients=activity.clients,
+            busy=bool(runtime.supervisor.active),
+            running=[trial.trial_id for trial in held if trial.status == "running"],
+            queued=[trial.trial_id for trial in held if trial.status != "running"],
         )
+        return JSONResponse(facts.model_dump())
 
     async def stop() -> Response:
         activity.stopping.set()

@@ -43,7 +43,7 @@ def sleep_for_ever(directory: Path) -> int:
     """Says that it is at work, then does nothing until it is ended."""
     (directory / "ready").write_text(str(os.getpid()))
     while True:
-        time.sleep(60)
+        time.sleep(0.02)  # short: a signal that arrives just before a sleep is only handled after it
 
 
 def well(directory: Path, spec: dict) -> int:
@@ -121,7 +121,7 @@ def look_around(directory: Path, spec: dict) -> int:
         "arguments": sys.argv[1:],
         "environment": dict(os.environ),
         "cwd": str(Path.cwd()),
-        "descriptors": {name: os.readlink(f"/proc/self/fd/{name}") for name in ("0", "1", "2")},
+        "descriptors": {name: str(Path(f"/proc/self/fd/{name}").readlink()) for name in ("0", "1", "2")},
         "open": sorted(int(name) for name in os.listdir("/proc/self/fd")),  # noqa: PTH208
         "leads_session": os.getsid(0) == os.getpid(),
     }

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,6 @@ def _processes(home: Path) -> list[psutil.Process]:
             if str(home) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    """Wait for a condition that only another process can bring about."""
-    with anyio.fail_after(seconds):
-        while not await condition():
-            await anyio.sleep(0.02)
 
 
 async def start_training(client: Client, study_id: str, began: anyio.Event, answers: list[Any]) -> None:

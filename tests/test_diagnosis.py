@@ -1,6 +1,6 @@
 """server.diagnosis: what a learning curve says."""
 
-from examples import trial
+from tests.examples import trial
 from server.diagnosis import curve_points, diagnose
 from trainers.spec import Epoch
 

@@ -7,19 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trials import SLOT, prepared, process_executor, said, until
 
 from server.executors.base import Executor, ExecutorError, Exit
 from server.executors.stub import Answer, StubExecutor, curve
 from server.run_directory import prepare_evaluation, read_epochs, read_process, read_result, read_revealed
+from tests.trials import SLOT, prepared, process_executor, said, until
 from trainers.spec import CheckpointPath, EvaluationSpec, TrialSpec
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class ObedientStub(StubExecutor):

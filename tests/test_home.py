@@ -21,6 +21,11 @@ from tests.owners import kill, owner_of, owners, wait_gone
 pytestmark = pytest.mark.anyio
 
 
+def _made(home: Path) -> Settings:
+    home.mkdir()
+    return Settings(home=home)
+
+
 def _owner(**changed: object) -> Owner:
     process = psutil.Process()
     return Owner.model_validate(
@@ -79,8 +84,7 @@ async def test_an_owner_json_left_behind_by_a_killed_owner_is_replaced(home: Pat
 
 
 async def test_a_process_that_got_the_pid_of_an_owner_is_not_taken_for_it(home: Path) -> None:
-    home.mkdir()
-    settings = Settings(home=home)
+    settings = _made(home)
     write_owner(settings, _owner(create_time=psutil.Process().create_time() - 1000))
     assert find_owner(settings) is None
     assert is_running(os.getpid(), psutil.Process().create_time())
@@ -89,8 +93,7 @@ async def test_a_process_that_got_the_pid_of_an_owner_is_not_taken_for_it(home: 
 
 
 async def test_an_owner_of_another_version_is_named_with_what_to_do(home: Path) -> None:
-    home.mkdir()
-    settings = Settings(home=home)
+    settings = _made(home)
     write_owner(settings, _owner(version="0.0.1"))
     with pytest.raises(HomeError) as refused:
         await find_or_start(settings)
@@ -110,10 +113,10 @@ async def test_a_home_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> N
 
 
 async def test_a_start_that_fails_tells_the_last_line_of_the_log(home: Path) -> None:
-    home.mkdir()
+    settings = _made(home)
     (home / "virtualmle.yaml").write_text("slots: many\n")
     with pytest.raises(HomeError, match=r"The owner did not start: .*slots='many'"):
-        await find_or_start(Settings(home=home))
+        await find_or_start(settings)
 
 
 async def test_an_owner_nobody_needs_ends_by_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +169,7 @@ async def test_a_foreground_owner_takes_the_place_of_an_idle_one_only(home: Path
 
 
 async def test_the_lock_admits_one_owner(home: Path) -> None:
-    settings = Settings(home=home)
-    home.mkdir()
+    settings = _made(home)
     lock = take_lock(settings)
     assert lock is not None
     with lock:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from examples import BEGAN, study, trial
+from tests.examples import BEGAN, study, trial
 from server import studies
 from server.studies import ProtocolError
 from trainers.space import SpaceError

@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 import psutil
 
-from examples import study
 from memory.records import NewTrial, Study, Trial
 from memory.store import Memory
 from server.executors.base import Slot
 from server.executors.process import ProcessExecutor
+from tests.examples import study
 from trainers.spec import TrialSpec
 
 FAKE = (sys.executable, "-P", str(Path(__file__).with_name("fake_trainer.py")))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Protocol
 
 import anyio
@@ -16,6 +21,7 @@ from memory.noise import Sigma
 from server.answers import MemoryItem, StudyAnswer, TrialAnswer
 from server.drive import notes
 from server.drive.desk import Desk, Refused, ServerGone
+from server.drive.dialogue import Dialogue, ModelFailed, open_dialogue
 from server.drive.plan import Plan
 from server.policies import load
 from server.policies.base import Policy, Proposal, standings
@@ -56,8 +62,9 @@ class Drive:
     """What the reader of the report has to know beside the numbers."""
     interrupted: bool = False
     failure: str | None = None
+    ended: bool = False
+    """Whether `play` came to its end, however it was; what fails after that is only the closing of the connection."""
     began: float = field(default_factory=time.monotonic)
-    seconds: float = 0.0
 
     def remark(self, text: str) -> None:
         """Say it now and in the report."""
@@ -69,29 +76,55 @@ class Drive:
         assert self.desk is not None
         return self.desk
 
+    def elapsed(self) -> float:
+        """Seconds since the drive began."""
+        return time.monotonic() - self.began
+
     def spent(self) -> bool:
         """Whether the wall-clock budget is gone."""
         if self.plan.budget_seconds is None:
             return False
-        return time.monotonic() - self.began >= self.plan.budget_seconds
+        return self.elapsed() >= self.plan.budget_seconds
 
 
 async def play(drive: Drive, client: Client, reports: Path) -> None:
     """Everything from start_study to finish_study; failures and interruptions end up in `drive`."""
     drive.desk = Desk(client, drive.view.progress, drive.plan.wait_seconds)
     try:
-        await _tune(drive, reports)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            raise
-        task.uncancel()
-        drive.interrupted = True
-        with anyio.move_on_after(GOODBYE_SECONDS):
-            await _leave(drive)
-    except (Refused, ServerGone) as error:
+        with anyio.CancelScope() as scope, _stoppable(drive, scope):
+            await _tune(drive, reports)
+        if drive.interrupted:
+            with anyio.move_on_after(GOODBYE_SECONDS):
+                await _leave(drive)
+    except (Refused, ServerGone, ModelFailed) as error:
         drive.failure = str(error)
-    drive.seconds = time.monotonic() - drive.began
+    drive.ended = True
+
+
+@contextmanager
+def _stoppable(drive: Drive, scope: anyio.CancelScope) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the drive politely, the second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        restore()
+        drive.interrupted = True
+        loop.call_soon_threadsafe(scope.cancel)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
 
 
 async def _leave(drive: Drive) -> None:
@@ -107,19 +140,20 @@ async def _leave(drive: Drive) -> None:
 
 async def _tune(drive: Drive, reports: Path) -> None:
     desk, plan = drive.desk_open, drive.plan
-    policy = None if plan.policy == "llm" else load(plan.policy)
+    player = load(plan.policy) if plan.model is None else open_dialogue(plan.model)
     study = await desk.start(plan.study_arguments())
     drive.folder = drive.folder or reports / study.study_id
     drive.view.opened(study, plan)
     first = await _default(drive)
-    if policy is not None:
-        await play_policy(drive, policy, first)
-    else:
+    if isinstance(player, Dialogue):
         from server.drive.engineer import play_model
 
-        await play_model(drive)
+        async with player:
+            await play_model(drive, player)
+    else:
+        await play_policy(drive, player, first)
     if desk.finish is None:
-        await _finish(drive, policy is not None and policy.reflects)
+        await _finish(drive, not isinstance(player, Dialogue) and player.reflects)
     drive.written = await desk.notes()
 
 
@@ -130,7 +164,9 @@ async def _default(drive: Drive) -> TrialAnswer:
     observed = desk.observations()[0]
     if observed.score is None:
         why = f" ({first.message})" if first.message else ""
-        drive.remark(f"The default configuration itself ended {first.status}{why}; going on from it with other settings.")
+        drive.remark(
+            f"The default configuration itself ended {first.status}{why}; going on from it with other settings."
+        )
     budget = plan.budget_seconds
     cheap = budget is None or observed.seconds < SEEDS_BUDGET_SHARE * budget
     if plan.trials >= SEEDS_FROM_TRIALS and cheap and observed.score is not None:

@@ -14,6 +14,7 @@ Backbone = Literal["sasrec", "hstu"]
 PolicyName = Literal["playbook", "random", "tpe", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
 Provider = Literal["anthropic", "openai"]
+Preset = Literal["strong", "paper"]
 
 METRIC = "ndcg@10"
 
@@ -33,6 +34,8 @@ class ModelPlan:
     max_turns: int = 60
     max_tokens: int = 400_000
     """Tokens of all turns together, read and written."""
+    retries: int = 4
+    """Of one request, after a refusal that may pass (429, 5xx, no connection)."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,12 @@ class Plan:
     budget_seconds: float | None = None
     trial_seconds: float | None = None
     seed: int = 0
-    preset: Literal["strong", "paper"] = "strong"
+    preset: Preset = "strong"
     fixed: dict[str, Any] = field(default_factory=dict[str, Any])
     filter_seen: FilterSeen = "auto"
     model: ModelPlan | None = None
+    url: str | None = None
+    """Of a server elsewhere; only for the words of the report."""
     wait_seconds: float = 45.0
 
     def study_arguments(self) -> dict[str, Any]:
@@ -82,6 +87,8 @@ class Plan:
             words += ["--fix", f"{name}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}"]
         if self.filter_seen != "auto":
             words += ["--filter-seen", self.filter_seen]
+        if self.url is not None:
+            words += ["--url", self.url]
         if self.model is not None:
             words += ["--provider", self.model.provider, "--model", self.model.model]
             words += ["--base-url", self.model.base_url] if self.model.base_url else []

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 _ROOT = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 
 
 def oom_kills() -> int:
@@ -34,7 +35,7 @@ def ceiling_mb() -> float:
 def _folders() -> Iterator[Path]:
     """The memory cgroup of this process and those above it, innermost first; version 2, or version 1's own tree."""
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        for line in _OWN.read_text(encoding="utf-8").splitlines():
             _number, controllers, path = line.split(":", 2)
             if controllers in ("", "memory"):
                 base = _ROOT / controllers

@@ -92,10 +92,15 @@ class ProcessExecutor:
         except OSError as error:
             raise _broken(directory, error) from None
         finally:
-            await uninterrupted(run.child.end(0.0 if ended_by == "memory" else self._obey_seconds))
+            await uninterrupted(self._end(run, 0.0 if ended_by == "memory" else self._obey_seconds))
+        return _exit(run, ended_by)
+
+    async def _end(self, run: _Run, obey_seconds: float) -> None:
+        try:
+            await run.child.end(obey_seconds)
+        finally:
             self._runs.remove(run)
             run.ended.set()
-        return _exit(run, ended_by)
 
     def _start(self, directory: Path, slot: Slot, task: Task) -> _Run:
         command = [*self._command, task, str(directory.absolute()), "--datasets", str(self._datasets)]

@@ -14,14 +14,15 @@ from trainers.data.errors import DataError
 from trainers.data.store import find, save
 
 DEMO = "demo"
-USERS, CLUSTERS, CLUSTER_ITEMS, SHORTEST, LONGEST, MEAN_LENGTH = 3000, 20, 40, 5, 40, 8.7
-SKEW, SKEW_FROM = 0.9, 10
-"""Popularity falls with an item's place r as (SKEW_FROM + r) ** -SKEW, Zipf's law with a flat head."""
-ALTERNATE, FOLLOW, STAY = 0.45, 0.1, 0.15
-"""Chances that an event continues from the item two back, continues from the last one, or stays in a known cluster by
-at random; otherwise it is any item by popularity."""
+USERS, CLUSTERS, CLUSTER_ITEMS = 2400, 50, 16
+SHORTEST, LONGEST, MEAN_LENGTH = 5, 40, 8.3
+SKEW, SKEW_FROM = 1.2, 10
+"""Popularity falls with an item's place r as (SKEW_FROM + r) ** -SKEW: Zipf's law with a flat head."""
+ALTERNATE, FOLLOW, STAY = 0.2, 0.05, 0.6
+"""Chances that an event goes on from the item two back, goes on from the last one, or is a popular item of the interest
+whose turn it is; otherwise it is any item, by popularity."""
 REACH = (0.7, 0.2, 0.1)
-"""How far along its cluster's cycle a continuation steps: chances of 1, 2 and 3."""
+"""How far along its cluster's cycle an event that goes on steps: chances of 1, 2 and 3."""
 
 
 def add_demo(datasets_dir: Path, seed: int = 0) -> Dataset:

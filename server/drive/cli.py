@@ -1,0 +1,97 @@
+"""The command `virtualmle drive`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.drive.plan import (
+    Backbone,
+    FilterSeen,
+    ModelPlan,
+    Plan,
+    PlanError,
+    PolicyName,
+    Preset,
+    Provider,
+    fixed_fields,
+)
+from server.settings import load_settings
+
+if TYPE_CHECKING:
+    from mcp import Client
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def drive(
+    dataset: Annotated[str, typer.Option(help="A dataset that was imported; demo is generated.")] = "demo",
+    backbone: Annotated[Backbone, typer.Option()] = "sasrec",
+    policy: Annotated[PolicyName, typer.Option(help="Who plays the engineer.")] = "playbook",
+    trials: Annotated[int, typer.Option(min=1, help="Configurations; other seeds of one do not count.")] = 8,
+    budget_seconds: Annotated[float | None, typer.Option(min=1, help="Wall clock of the study.")] = None,
+    trial_seconds: Annotated[float | None, typer.Option(min=1, help="Wall clock of one training.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    preset: Annotated[Preset, typer.Option(help="The default configuration.")] = "strong",
+    fix: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Keep a field at a value; repeatable.")
+    ] = None,
+    filter_seen: Annotated[FilterSeen, typer.Option(help="Leave items of the history out of the ranking.")] = "auto",
+    url: Annotated[str | None, typer.Option(metavar="U", help="Drive the server at this URL.")] = None,
+    token_file: Annotated[Path | None, typer.Option(metavar="F", help="Its bearer token.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: HOME/reports/STUDY_ID.")] = None,
+    home: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    model: Annotated[str | None, typer.Option(help="llm: the model's name.")] = None,
+    provider: Annotated[Provider | None, typer.Option(help="llm: anthropic, or anything like OpenAI.")] = None,
+    base_url: Annotated[str | None, typer.Option(metavar="U", help="llm: an endpoint of your own.")] = None,
+    key_file: Annotated[Path | None, typer.Option(metavar="F", help="llm: the key; else from the environment.")] = None,
+    max_turns: Annotated[int, typer.Option(min=1, help="llm: answers of the model.")] = 60,
+    max_tokens: Annotated[int, typer.Option(min=1, help="llm: tokens read and written.")] = 400_000,
+) -> None:
+    """Tune a dataset: the reference engineer. Ends with the path of its report."""
+    engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens)
+    if token_file is not None and url is None:
+        raise typer.BadParameter("--token-file belongs to --url.")
+    plan = Plan(
+        dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _fixed(fix or []),
+        filter_seen, engineer, url,
+    )  # fmt: skip
+    from server.drive.run import run_drive
+
+    def connect() -> AbstractAsyncContextManager[Client]:
+        if url is not None:
+            from server.drive.remote import connect_url
+
+            return connect_url(url, token_file)
+        from server.home import connect as connect_home
+
+        return connect_home(home)
+
+    raise typer.Exit(run_drive(plan, connect, load_settings(home).reports, report, as_json))
+
+
+def _fixed(settings: list[str]) -> dict[str, object]:
+    try:
+        return fixed_fields(settings)
+    except PlanError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _model(
+    policy: PolicyName, model: str | None, provider: Provider | None, base_url: str | None, key_file: Path | None,
+    max_turns: int, max_tokens: int,
+) -> ModelPlan | None:  # fmt: skip
+    """The model of `--policy llm`; names that begin with claude are Anthropic's unless said otherwise."""
+    if policy != "llm":
+        if model or provider or base_url or key_file:
+            raise typer.BadParameter("--model, --provider, --base-url and --key-file belong to --policy llm.")
+        return None
+    if model is None:
+        raise typer.BadParameter("--policy llm needs --model, for example --model claude-sonnet-4-5.")
+    chosen: Provider = provider or ("anthropic" if model.startswith("claude") and base_url is None else "openai")
+    return ModelPlan(model, chosen, base_url, key_file, max_turns, max_tokens)

@@ -1,0 +1,145 @@
+"""The engineer that is a language model: it calls the server's tools until it finishes or a budget ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prompts import render
+from server.drive.desk import Desk, Refused, text_of
+from server.drive.dialogue import Dialogue, ToolCall, ToolOutcome, ToolSpec, Turn
+from server.drive.loop import Drive
+from server.policies.base import Proposal
+
+WITHHELD = ("start_study", "list_datasets")
+"""The study is given: a model must not open others on the way."""
+ANSWER_CHARACTERS = 24_000
+"""A tool's answer is cut beyond this: contexts are finite."""
+NUDGES = 2
+TRANSCRIPT = "transcript.jsonl"
+
+
+class Transcript:
+    """What was said, one JSON object a line, as it happens. Holds no key: keys are never part of what is said."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / TRANSCRIPT
+        self._path.write_text("", encoding="utf-8")
+
+    def add(self, role: str, **facts: Any) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"role": role, **facts}, ensure_ascii=False) + "\n")
+
+
+async def play_model(drive: Drive, dialogue: Dialogue) -> None:
+    """Turns until the model finishes the study, says nothing more to do, or a budget is gone; the caller finishes then."""
+    plan = drive.plan.model
+    assert plan is not None and drive.folder is not None
+    transcript = Transcript(drive.folder)
+    tools = await _tools(drive.desk_open)
+    system, said = _system(drive), _opening(drive)
+    dialogue.begin(system, tools)
+    transcript.add("system", text=system, model=plan.model, tools=[tool.name for tool in tools])
+    outcomes: list[ToolOutcome] = []
+    tokens, nudges = 0, 0
+    for _ in range(plan.max_turns):
+        if said:
+            transcript.add("user", text=said)
+        turn = await dialogue.turn(said, outcomes)
+        tokens += turn.tokens
+        transcript.add("assistant", text=turn.text, calls=[vars(call) for call in turn.calls], tokens=turn.tokens)
+        outcomes = [await _performed(drive, call, turn, tools, transcript) for call in turn.calls]
+        if drive.desk_open.finish is not None:
+            return
+        if drive.spent():
+            return drive.remark("The time budget ended the model's work.")
+        if tokens >= plan.max_tokens:
+            return drive.remark(f"The token budget of {plan.max_tokens:,} ended the model's work.")
+        nudges = 0 if turn.calls else nudges + 1
+        if nudges >= NUDGES:
+            return drive.remark("The model stopped before it finished the study.")
+        said = None if turn.calls else "Go on with a tool call: run_trial while trials are left, else finish_study."
+    drive.remark(f"The budget of {plan.max_turns} turns ended the model's work.")
+
+
+async def _tools(desk: Desk) -> list[ToolSpec]:
+    """The server's tools as a model is told of them."""
+    found = (await desk.client.list_tools()).tools
+    return [
+        ToolSpec(tool.name, tool.description or "", tool.input_schema) for tool in found if tool.name not in WITHHELD
+    ]
+
+
+def _system(drive: Drive) -> str:
+    study = drive.desk_open.study
+    return render(
+        "tune",
+        study_id=study.study_id,
+        dataset=study.brief.dataset["name"],
+        backbone=study.brief.backbone,
+        metric=study.brief.metric,
+        trials=drive.plan.trials,
+    )
+
+
+def _opening(drive: Drive) -> str:
+    """The first thing said: the brief and what is already trained, as data."""
+    desk = drive.desk_open
+    done = [answer.model_dump(mode="json", exclude_none=True) for answer in desk.trials.values()]
+    facts = {"study_id": desk.study.study_id, "brief": desk.study.brief.model_dump(mode="json", exclude_none=True)}
+    return (
+        "The study is open and its default is trained. The brief, as JSON:\n"
+        f"{json.dumps(facts, ensure_ascii=False)}\nThe trainings so far:\n{json.dumps(done, ensure_ascii=False)}\n"
+        "Go on with step 4."
+    )
+
+
+async def _performed(
+    drive: Drive, call: ToolCall, turn: Turn, tools: list[ToolSpec], transcript: Transcript
+) -> ToolOutcome:
+    """Do what the model asked; whatever is wrong with it goes back to the model as an error."""
+    text, failed = await _answer(drive, call, turn, [tool.name for tool in tools])
+    if len(text) > ANSWER_CHARACTERS:
+        text = f"{text[:ANSWER_CHARACTERS]}… (cut; ask for less)"
+    transcript.add("tool", name=call.name, id=call.id, text=text, failed=failed)
+    return ToolOutcome(call.id, text, failed)
+
+
+async def _answer(drive: Drive, call: ToolCall, turn: Turn, known: list[str]) -> tuple[str, bool]:
+    desk = drive.desk_open
+    if turn.cut:
+        return "Your answer was cut off at its maximum length, so this call was not made: repeat it, shorter.", True
+    if call.problem is not None:
+        return call.problem, True
+    if call.name not in known:
+        return f"Unknown tool {call.name!r}; there are {', '.join(known)}.", True
+    if desk.finish is not None:
+        return "The study is finished.", True
+    own = desk.study.study_id
+    if call.arguments.get("study_id", own) != own:
+        return f"study_id must be {own!r}: that is the study you were given.", True
+    try:
+        if call.name == "run_trial":
+            return await _run_trial(drive, call.arguments), False
+        if call.name == "finish_study":
+            return _json(await desk.end(call.arguments.get("summary"))), False
+    except Refused as refusal:
+        return str(refusal), True
+    result = await desk.call(call.name, call.arguments)
+    return text_of(result), result.is_error
+
+
+async def _run_trial(drive: Drive, arguments: dict[str, Any]) -> str:
+    desk = drive.desk_open
+    changes = arguments.get("changes")
+    shown = Proposal(changes if isinstance(changes, dict) else {}, replicate_of=arguments.get("replicate_of"))
+    drive.view.started(shown, len(desk.trials))
+    answer = await desk.run_trial(arguments)
+    drive.view.finished(answer, desk.study.brief.metric)
+    return _json(answer)
+
+
+def _json(answer: Any) -> str:
+    return answer.model_dump_json(exclude_none=True)

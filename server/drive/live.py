@@ -1,0 +1,161 @@
+"""What a drive looks like while it runs: a live table on a terminal, plain lines anywhere else. On stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from server.answers import StudyAnswer, TrialAnswer
+from server.drive.notes import changed
+from server.drive.plan import Plan
+from server.policies.base import Proposal
+
+SYNTHETIC = "The dataset is synthetic (generated): its numbers say nothing about real users."
+
+
+def headline(study: StudyAnswer, plan: Plan) -> str:
+    """What is being tuned, in one line."""
+    facts = study.brief.dataset
+    size = f"{facts.get('users', 0):,} users, {facts.get('items', 0):,} items, {facts.get('interactions', 0):,} events"
+    budget = f", {plan.budget_seconds:g} s" if plan.budget_seconds is not None else ""
+    return (
+        f"{study.brief.backbone} on {facts.get('name')} ({size}); policy {plan.policy}, {plan.trials} configurations"
+        f"{budget}; study {study.study_id}"
+    )
+
+
+def cells(answer: TrialAnswer, metric: str) -> list[str]:
+    """A finished training as a row of the table."""
+    score, delta = answer.metrics.get(metric), answer.delta.get("default")
+    return [
+        str(answer.number),
+        changed(answer.changes) if not answer.replicate_of else "another seed",
+        str(answer.seed),
+        answer.status,
+        "" if score is None else f"{score:.4f}",
+        "" if delta is None else f"{delta:+.1%}",
+        answer.verdict or "",
+        str(answer.epochs),
+        "" if answer.seconds is None else f"{answer.seconds:.1f}",
+    ]
+
+
+def running_words(proposal: Proposal) -> str:
+    """What is being trained now."""
+    return changed(proposal.changes) if proposal.replicate_of is None else "another seed"
+
+
+class Lines:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+    def opened(self, study: StudyAnswer, plan: Plan) -> None:
+        self._print(headline(study, plan))
+        if study.brief.dataset.get("synthetic"):
+            self._print(SYNTHETIC)
+
+    def started(self, proposal: Proposal, number: int) -> None:
+        self._print(f"training {running_words(proposal)} …")
+
+    def progress(self, epochs: float, most: float | None) -> None:
+        return None
+
+    def finished(self, answer: TrialAnswer, metric: str) -> None:
+        number, what, seed, status, score, delta, verdict, epochs, seconds = cells(answer, metric)
+        result = f"{metric} {score}" if score else answer.message or ""
+        against = f" ({delta} vs default)" if delta else ""
+        told = f", {verdict}" if verdict else ""
+        took = f"; {epochs} epochs, {seconds or '?'} s"
+        self._print(f"#{number} {what}, seed {seed}: {status} {result}{against}{told}{took}")
+
+    def say(self, text: str) -> None:
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(" ".join(text.split())), soft_wrap=True)
+
+
+class LiveTable:
+    """The whole study as one table that grows, the running training below it."""
+
+    def __init__(self, console: Console) -> None:
+        self._rows: list[list[str]] = []
+        self._title = ""
+        self._metric = ""
+        self._remarks: list[str] = []
+        self._running: str | None = None
+        self._epochs: tuple[float, float | None] = (0.0, None)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._running = None
+        self._live.refresh()
+        self._live.__exit__(kind, error, at)
+
+    def opened(self, study: StudyAnswer, plan: Plan) -> None:
+        self._title, self._metric = headline(study, plan), study.brief.metric
+        if study.brief.dataset.get("synthetic"):
+            self._remarks.append(SYNTHETIC)
+
+    def started(self, proposal: Proposal, number: int) -> None:
+        self._running, self._epochs = running_words(proposal), (0.0, None)
+
+    def progress(self, epochs: float, most: float | None) -> None:
+        self._epochs = (epochs, most)
+
+    def finished(self, answer: TrialAnswer, metric: str) -> None:
+        self._rows.append(cells(answer, metric))
+        self._running = None
+
+    def say(self, text: str) -> None:
+        self._remarks.append(" ".join(text.split()))
+
+    def _render(self) -> Group:
+        table = Table(title=Text(self._title) if self._title else None, title_justify="left", expand=False)
+        for name in ("#", "change", "seed", "status", self._metric, "vs default", "verdict", "epochs", "seconds"):
+            right = name in ("#", "seed", self._metric, "vs default", "epochs", "seconds")
+            table.add_column(name, justify="right" if right else "left")
+        for row in self._rows:
+            table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+        parts: list[Any] = [table] if self._title else []
+        if self._running is not None:
+            parts.append(self._bar(self._running))
+        parts += [Text(remark, style="dim") for remark in self._remarks]
+        return Group(*parts)
+
+    def _bar(self, what: str) -> Table:
+        done, most = self._epochs
+        line = Table.grid(padding=(0, 1))
+        of = f"epoch {int(done)} of at most {int(most)}" if most else "starting"
+        bar = ProgressBar(total=most or 1.0, completed=min(done, most or 0.0), width=24, pulse=most is None)
+        line.add_row(Text(f"training {what}"), bar, Text(of, style="dim"))
+        return line
+
+
+def _style(cell: str) -> str:
+    return {"better": "bold green", "worse": "red", "retest": "yellow", "diverged": "red", "out_of_memory": "red"}.get(
+        cell, ""
+    )
+
+
+def view_for(console: Console) -> Lines | LiveTable:
+    """The live table on a terminal, lines elsewhere."""
+    return LiveTable(console) if console.is_terminal else Lines(console)

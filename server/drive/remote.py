@@ -1,0 +1,64 @@
+"""A client of a server that is reached over HTTP with a bearer token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+CONNECT_SECONDS = 10.0
+
+
+class RemoteError(RuntimeError):
+    """The server at a URL cannot be used; the message says why and what to do."""
+
+
+def read_token(path: Path) -> str:
+    """The first token of a token file: one a line, optionally followed by a name and a role."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RemoteError(f"--token-file {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    words = [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not words:
+        raise RemoteError(f"--token-file {path} holds no token; one a line is expected.")
+    return words[0]
+
+
+@asynccontextmanager
+async def connect_url(url: str, token_file: Path | None) -> AsyncIterator[Client]:
+    """An MCP client of the server at `url`; raises RemoteError where it cannot be reached or refuses the token."""
+    headers = {"authorization": f"Bearer {read_token(token_file)}"} if token_file else {}
+    refused: list[int] = []
+
+    async def watch(response: httpx2.Response) -> None:
+        if response.status_code in (401, 403, 404, 421):
+            refused.append(response.status_code)
+
+    timeout = httpx2.Timeout(CONNECT_SECONDS, read=None)
+    hooks = {"response": [watch]}
+    async with httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks=hooks) as http:
+        entered = False
+        try:
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                entered = True
+                yield client
+        except (MCPError, httpx2.HTTPError, OSError, BaseExceptionGroup) as error:
+            if entered:
+                raise
+            raise RemoteError(_why(url, refused, error)) from error
+
+
+def _why(url: str, refused: list[int], error: BaseException) -> str:
+    if 401 in refused:
+        return f"{url} wants a bearer token (401): give it with --token-file."
+    if refused:
+        meant = {403: "it does not admit this Origin", 404: "there is no MCP server at this path, try /mcp"}
+        return f"{url} refused (HTTP {refused[-1]}): {meant.get(refused[-1], 'it does not admit this Host name')}."
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return f"{url} does not answer as an MCP server: {error or type(error).__name__}."

@@ -1,0 +1,67 @@
+"""One drive from the connection to the files of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import anyio
+import typer
+from mcp import Client
+from rich.console import Console
+
+from server.drive.live import view_for
+from server.drive.loop import Drive, play
+from server.drive.page import verdict, write_report
+from server.drive.plan import Plan
+
+Connect = Callable[[], AbstractAsyncContextManager[Client]]
+INTERRUPTED = 130
+
+
+class DriveFailed(RuntimeError):
+    """The drive broke off; the message says why, and where the report of what there is lies."""
+
+
+def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, as_json: bool) -> int:
+    """Tune, write the report and print where it is; the exit code. Raises DriveFailed where it broke off."""
+    console = Console(stderr=True, highlight=False)
+    with view_for(console) as view:
+        drive = Drive(plan, view, folder)
+        anyio.run(_connected, drive, connect, reports)
+    if drive.folder is None or drive.desk is None or not drive.desk.opened:
+        if drive.failure is not None:
+            raise DriveFailed(drive.failure)
+        return INTERRUPTED
+    report = write_report(drive, drive.folder)
+    study = report.study_id
+    if drive.interrupted:
+        typer.echo(
+            f"Interrupted. Study {study} is kept, unfinished: any MCP client goes on with run_trial and finish_study, "
+            "and a new drive reads what it learned.",
+            err=True,
+        )
+    elif drive.failure is None:
+        typer.echo(verdict(drive, report), err=True)
+    typer.echo(report.model_dump_json() if as_json else drive.folder / "report.md")
+    if drive.failure is not None:
+        raise DriveFailed(f"{drive.failure} The report holds what had ended; study {study} is kept, unfinished.")
+    return INTERRUPTED if drive.interrupted else 0
+
+
+async def _connected(drive: Drive, connect: Connect, reports: Path) -> None:
+    try:
+        async with connect() as client:
+            await play(drive, client, reports)
+    except Exception as error:
+        if drive.desk is None or (not drive.ended and not drive.desk.opened):
+            raise
+        if not drive.ended:
+            drive.failure = f"The server went away: {_first(error)}"
+
+
+def _first(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return " ".join(str(error).split()) or type(error).__name__

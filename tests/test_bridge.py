@@ -1,0 +1,233 @@
+"""The stdio bridge as a client sees it: real bridges, real owners, and what happens when one of them is killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import psutil
+import pytest
+from mcp import Client
+from mcp_types import PROTOCOL_VERSION_META_KEY
+
+from server.ending import stop_owner
+from server.home import OWNER_ENDED, STATUS_PATH, Status, open_http
+from server.link import VERSION_KEY, Message
+from server.settings import Settings
+from tests.owners import (
+    bridge,
+    bridges,
+    command,
+    environment,
+    json_lines,
+    kill,
+    new_study,
+    owner_of,
+    owners,
+    run,
+    start_training,
+    text,
+)
+
+pytestmark = pytest.mark.anyio
+
+ERAS = pytest.mark.parametrize("era", ["auto", "legacy"])
+VERSIONS = {"auto": "2026-07-28", "legacy": "2025-11-25"}
+
+
+async def _status(home: Path) -> Status:
+    async with open_http(owner_of(home)) as http:
+        return Status.model_validate_json((await http.get(STATUS_PATH)).content)
+
+
+async def _training(client: Client, study_id: str, tasks: anyio.abc.TaskGroup) -> list[Any]:
+    """A run_trial in flight that has shown progress; its answer comes into the list."""
+    began, answers = anyio.Event(), []
+    tasks.start_soon(start_training, client, study_id, began, answers)
+    with anyio.fail_after(30):
+        await began.wait()
+    return answers
+
+
+@ERAS
+async def test_a_client_of_either_era_works_through_the_bridge(home: Path, era: str) -> None:
+    async with Client(bridge(home), mode=era) as client:
+        assert client.protocol_version == VERSIONS[era]
+        assert client.instructions is not None
+        assert "start_study" in {tool.name for tool in (await client.list_tools()).tools}
+        read = await client.call_tool("read_memory", {})
+        assert read.structured_content is not None
+        assert json.loads(text(read)) == read.structured_content
+        refused = await client.call_tool("read_memory", {"levle": "trial"})
+        assert text(refused).startswith("read_memory has no argument 'levle'. Did you mean 'level'?")
+        assert {prompt.name for prompt in (await client.list_prompts()).prompts} >= {"tune"}
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(client.call_tool, "read_memory", {})
+    assert owner_of(home)
+
+
+async def test_two_bridges_started_at_once_share_one_owner(home: Path) -> None:
+    async def work() -> None:
+        async with Client(bridge(home)) as client:
+            studies.append(await new_study(client))
+
+    studies: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        tasks.start_soon(work)
+    assert len(set(studies)) == 2
+    assert [process.pid for process in owners(home)] == [owner_of(home).pid]
+
+
+@ERAS
+async def test_a_session_goes_on_with_a_new_owner_after_the_owner_was_killed(home: Path, era: str) -> None:
+    async with Client(bridge(home), mode=era) as client:
+        study_id = await new_study(client)
+        for _ in range(2):
+            before = owner_of(home).pid
+            kill(before)
+            read = await client.call_tool("read_memory", {"study_id": study_id})
+            assert not read.is_error, text(read)
+            assert owner_of(home).pid != before
+
+
+@ERAS
+async def test_an_owner_killed_during_a_trial_gives_an_error_that_says_what_to_do(home: Path, era: str) -> None:
+    async with Client(bridge(home), mode=era) as client:
+        study_id = await new_study(client)
+        async with anyio.create_task_group() as tasks:
+            answers = await _training(client, study_id, tasks)
+            kill(owner_of(home).pid)
+        assert (answers[0].is_error, text(answers[0])) == (True, OWNER_ENDED)
+        read = await client.call_tool("read_memory", {"study_id": study_id})
+        assert read.structured_content is not None
+        assert [item["facts"]["status"] for item in read.structured_content["items"]] == ["interrupted"]
+
+
+async def test_a_cancelled_call_ends_the_wait_and_not_the_trial(home: Path) -> None:
+    async with Client(bridge(home)) as client:
+        study_id = await new_study(client)
+        async with anyio.create_task_group() as tasks:
+            await _training(client, study_id, tasks)
+            tasks.cancel_scope.cancel()
+        (trial_id,) = (await _status(home)).running
+        cancelled = await client.call_tool("cancel_trial", {"trial_id": trial_id})
+        assert cancelled.structured_content is not None
+        assert cancelled.structured_content["status"] == "cancelled"
+
+
+async def test_a_killed_bridge_takes_neither_the_owner_nor_the_trial_with_it(home: Path) -> None:
+    study_id = ""
+
+    async def until_the_bridge_dies(began: anyio.Event) -> None:
+        nonlocal study_id
+        async with Client(bridge(home)) as client:
+            study_id = await new_study(client)
+            await start_training(client, study_id, began, [])
+
+    began = anyio.Event()
+    with pytest.raises(BaseExceptionGroup):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(until_the_bridge_dies, began)
+            await began.wait()
+            for process in bridges(home):
+                kill(process.pid)
+    async with Client(bridge(home)) as client:
+        (trial_id,) = (await _status(home)).running
+        await client.call_tool("cancel_trial", {"trial_id": trial_id})
+        read = await client.call_tool("read_memory", {"study_id": study_id})
+        assert read.structured_content is not None
+        assert [item["id"] for item in read.structured_content["items"]] == [trial_id]
+
+
+async def test_stop_interrupts_the_trial_and_leaves_no_process(home: Path) -> None:
+    async with Client(bridge(home)) as client:
+        study_id = await new_study(client)
+        async with anyio.create_task_group() as tasks:
+            answers = await _training(client, study_id, tasks)
+            children = psutil.Process(owner_of(home).pid).children(recursive=True)
+            stopped = await anyio.to_thread.run_sync(stop_owner, Settings(home=home))
+        assert stopped is not None
+        assert text(answers[0]) == OWNER_ENDED
+        assert children
+        assert not [child for child in children if child.is_running()]
+        read = await client.call_tool("read_memory", {"study_id": study_id})
+        assert read.structured_content is not None
+        items = read.structured_content["items"]
+        assert [(item["id"], item["facts"]["status"]) for item in items] == [(stopped.interrupted[0], "interrupted")]
+
+
+def test_requests_on_a_pipe_are_answered_before_the_bridge_ends(home: Path) -> None:
+    meta = {
+        VERSION_KEY: "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "pipe", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    lines = [
+        {"jsonrpc": "2.0", "id": "ä", "method": "tools/list", "params": {"_meta": meta}},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "lïst", "arguments": {}, "_meta": meta}},
+    ]
+    ended = run("serve", "--home", home, stdin="\n".join([*map(json.dumps, lines), "not json", "[]", ""]))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    answers = {str(answer["id"]): answer for answer in json_lines(ended.stdout) if answer["id"] is not None}
+    assert {tool["name"] for tool in answers["ä"]["result"]["tools"]} >= {"run_trial"}
+    assert "There is no tool 'lïst'. Did you mean 'list_datasets'?" in answers["2"]["result"]["content"][0]["text"]
+    refused = [answer["error"]["code"] for answer in json_lines(ended.stdout) if answer["id"] is None]
+    assert refused == [-32700, -32600]
+
+
+def test_the_bridge_ends_with_its_stdin(home: Path) -> None:
+    with subprocess.Popen(
+        command("serve", "--home", home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+        process.stdin.write(json.dumps(ping).encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0
+    assert owner_of(home)
+
+
+def test_a_home_that_cannot_be_used_ends_the_bridge_with_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    ended = run("serve", "--home", file)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"virtualmle: {file} is a file, not a folder; name another home with --home.\n"
+
+
+async def test_the_bridge_opens_nothing_heavy(home: Path) -> None:
+    program = "import server.bridge, sys; print([name for name in ('mcp', 'duckdb', 'numpy') if name in sys.modules])"
+    loaded = subprocess.run(
+        [*command()[:2], "-c", program], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert loaded.stdout == "[]\n"
+
+
+def test_a_message_names_its_version_method_and_target_in_headers() -> None:
+    assert VERSION_KEY == PROTOCOL_VERSION_META_KEY
+    body = {"id": 1, "method": "resources/read", "params": {"uri": "a b", "_meta": {VERSION_KEY: "2026-07-28"}}}
+    assert Message(b"", body).headers == {
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "resources/read",
+        "mcp-name": "a b",
+    }
+    assert Message(b"", {"id": 1, "method": "tools/list"}).headers == {}
+
+
+async def test_the_owner_answers_nobody_without_its_token(home: Path) -> None:
+    async with Client(bridge(home)) as client:
+        await client.list_tools()
+        owner = owner_of(home)
+        async with httpx2.AsyncClient(base_url=owner.url, trust_env=False) as stranger:
+            assert (await stranger.post("/mcp", json={})).status_code == 401
+            assert (await stranger.get(STATUS_PATH)).status_code == 404
+            assert (await stranger.post("/owner/stop")).status_code == 404

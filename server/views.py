@@ -18,8 +18,8 @@ from trainers.data import Dataset
 from trainers.spec import Epoch
 
 
-def earlier_groups(memory: Memory, study: Study) -> list[list[float]]:
-    """Replicate groups of the same metric and backbone from earlier studies, their noise scaled to this dataset's size."""
+def earlier_groups(memory: Memory, study: Study) -> list[tuple[float, ...]]:
+    """Replicate groups of the same metric and backbone from earlier studies, their noise scaled to this dataset."""
     found = memory.replicates(study.backbone, study.metric, study.created_at)
     return [rescaled(scores, users, study.facts.users) for users, scores in found]
 

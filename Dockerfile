@@ -12,11 +12,12 @@ COPY pyproject.toml README.md LICENSE ./
 RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install "$TORCH" numpy && \
     python3 -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['project']['dependencies']))" > requirements.txt && \
     PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install -r requirements.txt "$TORCH"
+# pip compiles the bytecode of what it installs, so the image starts without writing any.
 COPY prompts prompts
 COPY memory memory
 COPY trainers trainers
 COPY server server
-RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install ".[search,llm]" "$TORCH" && python3 -m compileall -q /opt/virtualmle
+RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install ".[search,llm]" "$TORCH"
 
 FROM python:3.11-slim
 LABEL org.opencontainers.image.title="virtualmle" \

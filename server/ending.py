@@ -14,6 +14,7 @@ from server.settings import Settings
 
 _ANSWER_SECONDS = 5.0
 _END_SECONDS = 10.0
+_SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
@@ -50,7 +51,7 @@ def make_way(settings: Settings) -> None:
     if owner is None:
         return
     try:
-        status = _ask(owner, "GET", STATUS_PATH)
+        status = _settled(owner)
     except httpx2.HTTPError as error:
         if not is_running(owner.pid, owner.create_time):
             return
@@ -65,6 +66,14 @@ def make_way(settings: Settings) -> None:
             f"{settings.home} has an owner in use (pid {owner.pid}; {users}{working}); end it with `virtualmle stop`."
         )
     stop_owner(settings)
+
+
+def _settled(owner: Owner) -> Status:
+    """Its status; a client that has just gone is given the time to be missed."""
+    ends = time.monotonic() + _SETTLE_SECONDS
+    while (status := _ask(owner, "GET", STATUS_PATH)).clients and time.monotonic() < ends:
+        time.sleep(_POLL_SECONDS)
+    return status
 
 
 def _ask(owner: Owner, method: str, path: str) -> Status:

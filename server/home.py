@@ -87,7 +87,7 @@ def prepare_home(settings: Settings) -> None:
     if home.exists() and not home.is_dir():
         raise HomeError(f"{home} is a file, not a folder; name another home with --home.")
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise HomeError(f"{home} cannot be made: {error.strerror}; name another home with --home.") from None
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
@@ -125,7 +125,9 @@ async def find_or_start(settings: Settings) -> Owner:
         if owner := find_owner(settings):
             return _same_version(settings, owner)
         if process is not None and (code := process.poll()) is not None:
-            raise HomeError(f"The owner did not start: {_last_line(settings, logged, code)}")
+            if code != 0:
+                raise HomeError(f"The owner did not start: {_last_line(settings, logged, code)}")
+            process = None  # it was told to end before it was seen here
         if process is None and (lock := take_lock(settings)) is not None:
             with lock:
                 process, logged = _start(settings, lock)

@@ -111,7 +111,7 @@ async def _run(settings: Settings, listener: socket.socket, address: Address, to
             tasks.start_soon(server.end_when, activity.stopping)
             tasks.start_soon(_end_trials_when, activity.stopping, runtime.supervisor)
             if idles:
-                tasks.start_soon(_stop_when_idle, activity, runtime.supervisor, settings.idle_seconds)
+                tasks.start_soon(_stop_when_idle, activity, runtime.supervisor, settings.idle_seconds, server.listening)
             await server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
     if signal.SIGINT in signals:
@@ -139,6 +139,7 @@ class _WebServer(uvicorn.Server):
         )
         self._settings = settings
         self._owner = owner
+        self.listening = anyio.Event()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -147,6 +148,7 @@ class _WebServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         write_owner(self._settings, self._owner)
+        self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         remove_owner(self._settings)
@@ -200,7 +202,11 @@ async def _end_trials_when(stopping: anyio.Event, supervisor: Supervisor) -> Non
     await supervisor.aclose()
 
 
-async def _stop_when_idle(activity: Activity, supervisor: Supervisor, idle_seconds: float) -> None:
+async def _stop_when_idle(
+    activity: Activity, supervisor: Supervisor, idle_seconds: float, listening: anyio.Event
+) -> None:
+    await listening.wait()
+    activity.touch()
     while (left := idle_seconds - activity.idle_seconds) > 0:
         await anyio.sleep(min(left, _IDLE_CHECK_SECONDS))
         if supervisor.active:

@@ -103,6 +103,8 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
                 await activity.stopping.wait()
                 yield b""
 
+        if activity.stopping.is_set():
+            return Response("The owner is ending.", status_code=503)
         return StreamingResponse(until_stopped(), media_type="application/octet-stream")
 
     private(STATUS_PATH, "GET", status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -49,17 +50,17 @@ def owner_of(home: Path) -> Owner:
 
 
 def kill(pid: int) -> None:
-    """End a process the hard way, and wait until it is gone (or a zombie that is not ours to reap)."""
-    process = psutil.Process(pid)
-    process.kill()
-    with contextlib.suppress(psutil.TimeoutExpired):
-        process.wait(timeout=0.5)
+    """End a process the hard way, and wait until it is gone, or a zombie that another process will reap."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.kill()
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            pass
 
 
 def wait_gone(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        process.wait(timeout=20)
+        psutil.Process(pid).wait(timeout=20)
 
 
 def bridges(home: Path) -> list[psutil.Process]:
@@ -87,19 +88,19 @@ def _processes(home: Path) -> list[psutil.Process]:
     return found
 
 
-async def start_training(client: Client, study_id: str, began: anyio.Event, answers: list[Any]) -> None:
-    """Call run_trial and keep its answer; `began` is set at the first sign of progress."""
+async def run_trial(client: Client, study_id: str, answers: list[Any], told: anyio.Event | None = None) -> None:
+    """Call run_trial and keep its answer; `told` is set at the first sign of progress."""
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        began.set()
+        if told is not None:
+            told.set()
 
-    answers.append(
-        await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 60}, progress_callback=on_progress)
-    )
+    asked = {"study_id": study_id, "wait_seconds": 60}
+    answers.append(await client.call_tool("run_trial", asked, progress_callback=on_progress))
 
 
-async def new_study(client: Client, **asked: Any) -> str:
-    started = await client.call_tool("start_study", {"dataset": "demo", **asked})
+async def new_study(client: Client, dataset: str = "demo", **asked: Any) -> str:
+    started = await client.call_tool("start_study", {"dataset": dataset, **asked})
     assert not started.is_error, text(started)
     assert started.structured_content is not None
     return started.structured_content["study_id"]
@@ -110,6 +111,4 @@ def text(answer: Any) -> str:
 
 
 def json_lines(output: str) -> list[Mapping[str, Any]]:
-    import json
-
     return [json.loads(line) for line in output.splitlines()]

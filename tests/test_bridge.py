@@ -29,7 +29,7 @@ from tests.owners import (
     owner_of,
     owners,
     run,
-    start_training,
+    run_trial,
     text,
 )
 
@@ -44,13 +44,21 @@ async def _status(home: Path) -> Status:
         return Status.model_validate_json((await http.get(STATUS_PATH)).content)
 
 
-async def _training(client: Client, study_id: str, tasks: anyio.abc.TaskGroup) -> list[Any]:
-    """A run_trial in flight that has shown progress; its answer comes into the list."""
-    began, answers = anyio.Event(), []
-    tasks.start_soon(start_training, client, study_id, began, answers)
+async def _training(client: Client, home: Path, tasks: anyio.abc.TaskGroup) -> tuple[str, str, list[Any]]:
+    """A run_trial in flight: its study, its trial, and the list that its answer comes into."""
+    study_id, answers = await new_study(client), []
+    tasks.start_soon(run_trial, client, study_id, answers)
     with anyio.fail_after(30):
-        await began.wait()
-    return answers
+        while not (running := (await _status(home)).running):  # noqa: ASYNC110 - another process brings it about
+            await anyio.sleep(0.02)
+    return study_id, running[0], answers
+
+
+async def _trials(client: Client, study_id: str) -> dict[str, str]:
+    """{trial_id: status}"""
+    read = await client.call_tool("read_memory", {"study_id": study_id})
+    assert read.structured_content is not None, text(read)
+    return {item["id"]: item["facts"]["status"] for item in read.structured_content["items"]}
 
 
 @ERAS
@@ -88,78 +96,57 @@ async def test_two_bridges_started_at_once_share_one_owner(home: Path) -> None:
 async def test_a_session_goes_on_with_a_new_owner_after_the_owner_was_killed(home: Path, era: str) -> None:
     async with Client(bridge(home), mode=era) as client:
         study_id = await new_study(client)
-        for _ in range(2):
-            before = owner_of(home).pid
-            kill(before)
-            read = await client.call_tool("read_memory", {"study_id": study_id})
-            assert not read.is_error, text(read)
-            assert owner_of(home).pid != before
+        before = owner_of(home).pid
+        kill(before)
+        assert await _trials(client, study_id) == {}
+        assert owner_of(home).pid != before
 
 
 @ERAS
 async def test_an_owner_killed_during_a_trial_gives_an_error_that_says_what_to_do(home: Path, era: str) -> None:
     async with Client(bridge(home), mode=era) as client:
-        study_id = await new_study(client)
         async with anyio.create_task_group() as tasks:
-            answers = await _training(client, study_id, tasks)
+            study_id, trial_id, answers = await _training(client, home, tasks)
             kill(owner_of(home).pid)
         assert (answers[0].is_error, text(answers[0])) == (True, OWNER_ENDED)
-        read = await client.call_tool("read_memory", {"study_id": study_id})
-        assert read.structured_content is not None
-        assert [item["facts"]["status"] for item in read.structured_content["items"]] == ["interrupted"]
+        assert await _trials(client, study_id) == {trial_id: "interrupted"}
 
 
-async def test_a_cancelled_call_ends_the_wait_and_not_the_trial(home: Path) -> None:
-    async with Client(bridge(home)) as client:
-        study_id = await new_study(client)
+@ERAS
+async def test_progress_reaches_the_client_and_a_cancelled_call_ends_the_wait_only(home: Path, era: str) -> None:
+    async with Client(bridge(home), mode=era) as client:
+        study_id, told = await new_study(client), anyio.Event()
         async with anyio.create_task_group() as tasks:
-            await _training(client, study_id, tasks)
+            tasks.start_soon(run_trial, client, study_id, [], told)
+            with anyio.fail_after(30):
+                await told.wait()
             tasks.cancel_scope.cancel()
-        (trial_id,) = (await _status(home)).running
-        cancelled = await client.call_tool("cancel_trial", {"trial_id": trial_id})
-        assert cancelled.structured_content is not None
-        assert cancelled.structured_content["status"] == "cancelled"
+        trials = await _trials(client, study_id)
+        assert list(trials.values()) == ["running"]
+        cancelled = await client.call_tool("cancel_trial", {"trial_id": next(iter(trials))})
+        assert json.loads(text(cancelled))["status"] == "cancelled"
 
 
-async def test_a_killed_bridge_takes_neither_the_owner_nor_the_trial_with_it(home: Path) -> None:
-    study_id = ""
-
-    async def until_the_bridge_dies(began: anyio.Event) -> None:
-        nonlocal study_id
-        async with Client(bridge(home)) as client:
-            study_id = await new_study(client)
-            await start_training(client, study_id, began, [])
-
-    began = anyio.Event()
-    with pytest.raises(BaseExceptionGroup):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(until_the_bridge_dies, began)
-            await began.wait()
+async def test_stop_interrupts_a_trial_that_outlived_its_killed_bridge_and_leaves_no_process(home: Path) -> None:
+    async def until_the_bridge_is_killed() -> None:
+        async with Client(bridge(home)) as client, anyio.create_task_group() as tasks:
+            found.append(await _training(client, home, tasks))
             for process in bridges(home):
                 kill(process.pid)
-    async with Client(bridge(home)) as client:
-        (trial_id,) = (await _status(home)).running
-        await client.call_tool("cancel_trial", {"trial_id": trial_id})
-        read = await client.call_tool("read_memory", {"study_id": study_id})
-        assert read.structured_content is not None
-        assert [item["id"] for item in read.structured_content["items"]] == [trial_id]
 
-
-async def test_stop_interrupts_the_trial_and_leaves_no_process(home: Path) -> None:
+    found: list[tuple[str, str, list[Any]]] = []
+    with pytest.raises(BaseExceptionGroup):
+        await until_the_bridge_is_killed()
+    study_id, trial_id, _ = found[0]
+    assert (await _status(home)).running == [trial_id]
+    children = psutil.Process(owner_of(home).pid).children(recursive=True)
+    stopped = await anyio.to_thread.run_sync(stop_owner, Settings(home=home))
+    assert stopped is not None
+    assert stopped.interrupted == [trial_id]
+    assert children
+    assert not [child for child in children if child.is_running()]
     async with Client(bridge(home)) as client:
-        study_id = await new_study(client)
-        async with anyio.create_task_group() as tasks:
-            answers = await _training(client, study_id, tasks)
-            children = psutil.Process(owner_of(home).pid).children(recursive=True)
-            stopped = await anyio.to_thread.run_sync(stop_owner, Settings(home=home))
-        assert stopped is not None
-        assert text(answers[0]) == OWNER_ENDED
-        assert children
-        assert not [child for child in children if child.is_running()]
-        read = await client.call_tool("read_memory", {"study_id": study_id})
-        assert read.structured_content is not None
-        items = read.structured_content["items"]
-        assert [(item["id"], item["facts"]["status"]) for item in items] == [(stopped.interrupted[0], "interrupted")]
+        assert await _trials(client, study_id) == {trial_id: "interrupted"}
 
 
 def test_requests_on_a_pipe_are_answered_before_the_bridge_ends(home: Path) -> None:
@@ -170,13 +157,21 @@ def test_requests_on_a_pipe_are_answered_before_the_bridge_ends(home: Path) -> N
     }
     lines = [
         {"jsonrpc": "2.0", "id": "ä", "method": "tools/list", "params": {"_meta": meta}},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "lïst", "arguments": {}, "_meta": meta}},
+        {
+            "jsonrpc": "2.0",
+            "id": 2,
+            "method": "tools/call",
+            "params": {"name": "lïst_datasets", "arguments": {}, "_meta": meta},
+        },
     ]
     ended = run("serve", "--home", home, stdin="\n".join([*map(json.dumps, lines), "not json", "[]", ""]))
     assert (ended.returncode, ended.stderr) == (0, "")
     answers = {str(answer["id"]): answer for answer in json_lines(ended.stdout) if answer["id"] is not None}
     assert {tool["name"] for tool in answers["ä"]["result"]["tools"]} >= {"run_trial"}
-    assert "There is no tool 'lïst'. Did you mean 'list_datasets'?" in answers["2"]["result"]["content"][0]["text"]
+    assert (
+        "There is no tool 'lïst_datasets'. Did you mean 'list_datasets'?"
+        in answers["2"]["result"]["content"][0]["text"]
+    )
     refused = [answer["error"]["code"] for answer in json_lines(ended.stdout) if answer["id"] is None]
     assert refused == [-32700, -32600]
 
@@ -201,10 +196,11 @@ def test_a_home_that_cannot_be_used_ends_the_bridge_with_one_line(tmp_path: Path
     file.write_text("")
     ended = run("serve", "--home", file)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"virtualmle: {file} is a file, not a folder; name another home with --home.\n"
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"virtualmle: {file}")
 
 
-async def test_the_bridge_opens_nothing_heavy(home: Path) -> None:
+def test_the_bridge_opens_nothing_heavy() -> None:
     program = "import server.bridge, sys; print([name for name in ('mcp', 'duckdb', 'numpy') if name in sys.modules])"
     loaded = subprocess.run(
         [*command()[:2], "-c", program], capture_output=True, text=True, env=environment(), check=True

@@ -64,7 +64,7 @@ def add_trial(memory: Memory, behaviour: str = "well", seed: int = 0, **values: 
     """A queued trial in the study s-1, which is made on the way."""
     if not memory.studies():
         memory.add_study(study(**values))
-    new = NewTrial(
-        study_id="s-1", parent=None, changes={}, config={"behaviour": behaviour}, config_hash=behaviour, seed=seed
-    )
-    return memory.start_trial(new), memory.study("s-1")
+    made = memory.study("s-1")
+    config = {**made.space.default(), "behaviour": behaviour}
+    new = NewTrial(study_id="s-1", parent=None, changes={}, config=config, config_hash=behaviour, seed=seed)
+    return memory.start_trial(new), made

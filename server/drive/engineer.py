@@ -34,9 +34,10 @@ class Transcript:
 
 
 async def play_model(drive: Drive, dialogue: Dialogue) -> None:
-    """Turns until the model finishes the study, says nothing more to do, or a budget is gone; the caller finishes then."""
+    """Turns until the model finishes the study or stops, or a budget is gone; the caller finishes then."""
     plan = drive.plan.model
-    assert plan is not None and drive.folder is not None
+    assert plan is not None
+    assert drive.folder is not None
     transcript = Transcript(drive.folder)
     tools = await _tools(drive.desk_open)
     system, said = _system(drive), _opening(drive)
@@ -133,8 +134,8 @@ async def _answer(drive: Drive, call: ToolCall, turn: Turn, known: list[str]) ->
 
 async def _run_trial(drive: Drive, arguments: dict[str, Any]) -> str:
     desk = drive.desk_open
-    changes = arguments.get("changes")
-    shown = Proposal(changes if isinstance(changes, dict) else {}, replicate_of=arguments.get("replicate_of"))
+    changes: Any = arguments.get("changes")
+    shown = Proposal(dict(changes) if isinstance(changes, dict) else {}, replicate_of=arguments.get("replicate_of"))  # pyright: ignore[reportUnknownArgumentType]
     drive.view.started(shown, len(desk.trials))
     answer = await desk.run_trial(arguments)
     drive.view.finished(answer, desk.study.brief.metric)

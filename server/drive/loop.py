@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +102,7 @@ async def play(drive: Drive, client: Client, reports: Path) -> None:
 
 
 @contextmanager
-def _stoppable(drive: Drive, scope: anyio.CancelScope) -> Iterator[None]:
+def _stoppable(drive: Drive, scope: anyio.CancelScope) -> Generator[None]:
     """The first Ctrl-C (or SIGTERM) ends the drive politely, the second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import openai
+from openai.types.chat import ChatCompletion
 
 from server.drive.dialogue import (
     Dialogue,
@@ -78,7 +79,7 @@ class OpenAIDialogue(Dialogue):
             ]
         self._messages.append(message)
 
-    async def _create(self) -> openai.types.chat.ChatCompletion:
+    async def _create(self) -> ChatCompletion:
         try:
             return await self._client.chat.completions.create(
                 model=self._plan.model, messages=cast(Any, self._messages), tools=cast(Any, self._tools)
@@ -95,8 +96,8 @@ class OpenAIDialogue(Dialogue):
 
 
 def _call(call: dict[str, Any]) -> ToolCall:
-    function = call.get("function") or {}
-    name, text = str(function.get("name")), function.get("arguments") or "{}"
+    function: dict[str, Any] = call.get("function") or {}
+    name, text = str(function.get("name")), str(function.get("arguments") or "{}")
     try:
         arguments = json.loads(text)
     except ValueError as error:

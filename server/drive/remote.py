@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+
+from server.drive.desk import cause_of
 
 CONNECT_SECONDS = 10.0
 
@@ -30,7 +32,7 @@ def read_token(path: Path) -> str:
 
 
 @asynccontextmanager
-async def connect_url(url: str, token_file: Path | None) -> AsyncIterator[Client]:
+async def connect_url(url: str, token_file: Path | None) -> AsyncGenerator[Client]:
     """An MCP client of the server at `url`; raises RemoteError where it cannot be reached or refuses the token."""
     headers = {"authorization": f"Bearer {read_token(token_file)}"} if token_file else {}
     refused: list[int] = []
@@ -59,6 +61,5 @@ def _why(url: str, refused: list[int], error: BaseException) -> str:
     if refused:
         meant = {403: "it does not admit this Origin", 404: "there is no MCP server at this path, try /mcp"}
         return f"{url} refused (HTTP {refused[-1]}): {meant.get(refused[-1], 'it does not admit this Host name')}."
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return f"{url} does not answer as an MCP server: {error or type(error).__name__}."
+    cause = cause_of(error)
+    return f"{url} does not answer as an MCP server: {str(cause) or type(cause).__name__}."

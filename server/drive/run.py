@@ -11,6 +11,7 @@ import typer
 from mcp import Client
 from rich.console import Console
 
+from server.drive.desk import cause_of
 from server.drive.live import view_for
 from server.drive.loop import Drive, play
 from server.drive.page import verdict, write_report
@@ -58,10 +59,5 @@ async def _connected(drive: Drive, connect: Connect, reports: Path) -> None:
         if drive.desk is None or (not drive.ended and not drive.desk.opened):
             raise
         if not drive.ended:
-            drive.failure = f"The server went away: {_first(error)}"
-
-
-def _first(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return " ".join(str(error).split()) or type(error).__name__
+            cause = cause_of(error)
+            drive.failure = f"The server went away: {' '.join(str(cause).split()) or type(cause).__name__}"

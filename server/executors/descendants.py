@@ -8,8 +8,10 @@ from pathlib import Path
 
 import psutil
 
-_ROUNDS = 20
+_ROUNDS = 100
 """A process may start another while it is being ended, so looking is repeated until none is found."""
+_ROUND_SECONDS = 0.05
+"""Short: what is dead but was not reaped yet is no longer found, but would be waited for."""
 
 
 def marked(name: str, value: str) -> list[psutil.Process]:
@@ -26,19 +28,16 @@ def marked(name: str, value: str) -> list[psutil.Process]:
     return found
 
 
-def end_marked(name: str, value: str) -> int:
-    """Kills those processes and waits until they are gone; how many there were. Blocks: call it on a thread."""
-    ended = 0
+def end_marked(name: str, value: str) -> None:
+    """Kills those processes and waits until they are gone. Blocks: call it on a thread."""
     for _ in range(_ROUNDS):
         found = marked(name, value)
         if not found:
-            break
+            return
         for process in found:
             with suppress(psutil.Error):
                 process.kill()
-        gone, _alive = psutil.wait_procs(found, timeout=1)
-        ended += len(gone)
-    return ended
+        psutil.wait_procs(found, timeout=_ROUND_SECONDS)
 
 
 class Meter:

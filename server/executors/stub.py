@@ -31,7 +31,7 @@ def curve(trial: TrialSpec, best: float = 0.05, epochs: int = 3) -> Answer:
         Epoch(
             epoch=number,
             loss=10.0 / number,
-            validation=dict.fromkeys(METRICS, best * number / epochs),
+            validation=dict.fromkeys(METRICS, best * (number / epochs)),
             seconds=1.0,
             eval_seconds=0.5,
         )

@@ -128,7 +128,9 @@ def _given(role: str, name: str, names: Sequence[str], source: str, numbered: bo
     same = [other for other in names if plain(other) == plain(name)]
     if len(same) == 1 and plain(name):
         return same[0]
-    hint = f"it has no header; give the number of a column, 1 to {len(names)}" if numbered else f"has {_quoted(names)}"
+    hint = (
+        f"it has no header; give the number of a column, 1 to {len(names)}" if numbered else f"it has {_quoted(names)}"
+    )
     raise DataError(f"{source!r} has no column {name!r} for --{role}; {hint}.")
 
 

@@ -14,11 +14,11 @@ from trainers.data.errors import DataError
 from trainers.data.store import find, save
 
 DEMO = "demo"
-USERS, CLUSTERS, CLUSTER_ITEMS = 2400, 50, 16
+USERS, CLUSTERS, CLUSTER_ITEMS = 2400, 56, 15
 SHORTEST, LONGEST, MEAN_LENGTH = 5, 40, 8.3
-SKEW, SKEW_FROM = 1.2, 10
+SKEW, SKEW_FROM = 0.8, 10
 """Popularity falls with an item's place r as (SKEW_FROM + r) ** -SKEW: Zipf's law with a flat head."""
-ALTERNATE, FOLLOW, STAY = 0.2, 0.05, 0.6
+ALTERNATE, FOLLOW, STAY = 0.25, 0.05, 0.6
 """Chances that an event goes on from the item two back, goes on from the last one, or is a popular item of the interest
 whose turn it is; otherwise it is any item, by popularity."""
 REACH = (0.7, 0.2, 0.1)
@@ -57,7 +57,7 @@ def generate(seed: int) -> Sequences:
     """Sequences of all users, drawn together one position after the other.
 
     A user has two interests and alternates between them: where the item two back was the k-th of its cluster, the next
-    one is often one of the few after it. So the last item alone says little, and an encoder that looks two back does well.
+    one is often one of the few after it. So the last item alone says little, and looking two back says much.
     """
     random = np.random.default_rng(seed)
     lengths = np.clip(SHORTEST - 1 + random.geometric(1 / (MEAN_LENGTH - SHORTEST + 1), USERS), SHORTEST, LONGEST)

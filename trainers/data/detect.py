@@ -71,20 +71,23 @@ def _head(path: Path) -> tuple[bytes, bool, bool]:
     """The first bytes, unpacked; whether the file is gzipped; whether these bytes are all of it."""
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise DataError(f"{str(path)!r} is {what}; give the path of one file.")
+    except FileNotFoundError:
+        raise DataError(f"There is no file {str(path)!r}.") from None
+    except (OSError, ValueError) as error:
+        raise foreign("Reading", path, error) from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise DataError(f"{str(path)!r} is {what}; give the path of one file.")
+    try:
         with path.open("rb") as file:
             head = file.read(SAMPLE_BYTES)
         gzipped = head.startswith(b"\x1f\x8b")
         if gzipped:
             with gzip.open(path) as file:
                 head = file.read(SAMPLE_BYTES)
-    except FileNotFoundError:
-        raise DataError(f"There is no file {str(path)!r}.") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise DataError(f"{str(path)!r} is a damaged gzip file; fetch it again.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise foreign("Reading", path, error) from None
     for magic, what in _PACKED.items():
         if head.startswith(magic):
@@ -121,6 +124,11 @@ def _text(row: bytes) -> str | None:
 
 def _kind(path: Path, lines: Sequence[str], wanted: Wanted) -> Format:
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if re.match(r"\s*\{\s*u?'", lines[0]):
+        raise DataError(
+            f"{str(path)!r} holds Python dictionaries, not JSON; write each line as JSON first, with "
+            "json.dumps(ast.literal_eval(line))."
+        )
     if re.match(r"\s*(\{\s*\"|\[\s*\{)", lines[0]) or (suffix in (".json", ".jsonl") and lines[0].strip() in "[{"):
         return "json"
     if re.search(r":(token|float)", lines[0]):

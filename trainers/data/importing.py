@@ -94,7 +94,5 @@ def _unreadable(path: Path, layout: Layout, error: Exception) -> DataError:
         return foreign("Reading", path, error)
     if layout.format == "parquet":
         return DataError(f"{str(path)!r} is a damaged Parquet file; fetch it again.")
-    if layout.gzipped and ("gzip" in text.lower() or "decompress" in text.lower() or "truncated" in text.lower()):
-        return DataError(f"{str(path)!r} is a damaged gzip file; fetch it again.")
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return DataError(f"Reading {str(path)!r} as {layout.format} failed: {first[:200]}")

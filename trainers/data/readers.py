@@ -10,10 +10,11 @@ import duckdb
 from trainers.data.columns import Roles, Wanted, roles_by_name
 from trainers.data.detect import Layout
 from trainers.data.errors import DataError
+from trainers.data.plain import plain_source
 from trainers.data.sql import column, count, text
 
-LONGEST_LINE = 1 << 29
-"""Bytes of the longest line that is read: a user with many millions of events."""
+USUAL_LINE, USUAL_BUFFER, USUAL_OBJECT = 2_000_000, 32_000_000, 16_777_216
+"""Bytes of a row, a buffer and a JSON object that DuckDB counts on; more is asked for where a longer line is."""
 _NESTED = ("STRUCT", "MAP", "UNION", "[")
 
 
@@ -30,25 +31,35 @@ class Raw:
 
 def read(connection: duckdb.DuckDBPyConnection, path: Path, layout: Layout, wanted: Wanted, work: Path) -> Raw:
     """Create the table raw from the file at `path`; foreign errors are left to the caller."""
-    source = work / "source"
-    source.symlink_to(path.resolve())  # a path's quotes and wildcards never reach SQL, nor its suffix the reader
-    place = text(str(source))
-    if layout.format == "sequences":
-        return Raw(_read_sequences(connection, place, layout), None)
     if layout.format == "parquet":
-        return Raw(0, _read_parquet(connection, place, path, wanted))
-    roles = roles_by_name(layout.names, wanted, str(path), layout.cells)
+        source = work / "source"
+        source.symlink_to(path.resolve())
+        return Raw(0, _read_parquet(connection, text(str(source)), path, wanted))
+    roles = None if layout.format == "sequences" else roles_by_name(layout.names, wanted, str(path), layout.cells)
+    source, longest = plain_source(path, layout.gzipped, work)
+    lines = _Lines(text(str(source)), longest)
+    if roles is None:
+        return Raw(_read_sequences(connection, lines), None)
     if layout.format == "json":
-        return Raw(_read_json(connection, place, layout, roles), roles)
-    return Raw(_read_table(connection, place, layout, roles), roles)
+        return Raw(_read_json(connection, lines, layout, roles), roles)
+    return Raw(_read_table(connection, lines, layout, roles), roles)
 
 
-def _read_sequences(connection: duckdb.DuckDBPyConnection, place: str, layout: Layout) -> int:
+@dataclass(frozen=True)
+class _Lines:
+    """A plain text file as SQL names it, and the bytes of its longest line."""
+
+    place: str
+    longest: int
+
+
+def _read_sequences(connection: duckdb.DuckDBPyConnection, lines: _Lines) -> int:
     """Lines `user item item …`, oldest first; the lines of a user that has several follow each other."""
-    rejected = _read_csv(connection, place, layout, ("line",), "\x01", quote="", header=False)
+    whole_line = Layout("sequences", delimiter="\x01", names=("line",))
+    rejected = _read_csv(connection, lines, whole_line, quote="")
     connection.execute(
-        r"""CREATE TABLE split AS SELECT string_split_regex(regexp_replace(line, '^\s+|\s+$', '', 'g'), '\s+') AS parts
-        FROM cells WHERE line IS NOT NULL AND NOT regexp_full_match(line, '\s*')"""
+        r"""CREATE TABLE split AS SELECT string_split_regex(regexp_replace(c0, '^\s+|\s+$', '', 'g'), '\s+') AS parts
+        FROM cells WHERE c0 IS NOT NULL AND NOT regexp_full_match(c0, '\s*')"""
     )
     connection.execute("DROP TABLE cells")
     connection.execute(
@@ -60,67 +71,61 @@ def _read_sequences(connection: duckdb.DuckDBPyConnection, place: str, layout: L
     return rejected + alone
 
 
-def _read_table(connection: duckdb.DuckDBPyConnection, place: str, layout: Layout, roles: Roles) -> int:
+def _read_table(connection: duckdb.DuckDBPyConnection, lines: _Lines, layout: Layout, roles: Roles) -> int:
     """Delimited columns. Where quotes break rows, the reading (with or without quotes) that keeps more rows wins."""
-    columns = tuple(f"c{number}" for number in range(len(layout.names)))
-    quotes = ('"', "") if layout.quoted else ("",)
-    kept: dict[str, tuple[int, int]] = {}
-    for quote in quotes:
-        rejected = _read_csv(connection, place, layout, columns, layout.delimiter, quote, layout.header)
-        kept[quote] = (count(connection, "cells"), rejected)
-        if not rejected:
-            break
-    best = max(kept, key=lambda quote: kept[quote][0])
-    if best != list(kept)[-1]:
-        _read_csv(connection, place, layout, columns, layout.delimiter, best, layout.header)
-    by_name = dict(zip(reversed(layout.names), reversed(columns), strict=True))
+    quote, rejected = '"' if layout.quoted else "", 0
+    rejected = _read_csv(connection, lines, layout, quote)
+    if quote and rejected:
+        kept = count(connection, "cells")
+        quote, rejected = "", _read_csv(connection, lines, layout, "")
+        if count(connection, "cells") <= kept:
+            quote = '"'
+            rejected = _read_csv(connection, lines, layout, quote)
+    by_name = {name: f"c{place}" for place, name in reversed(list(enumerate(layout.names)))}
     chosen = [by_name[name] if name is not None else "NULL::VARCHAR" for name in vars(roles).values()]
-    if not layout.quoted:
+    if not quote:
         chosen = [f"trim({cells}, '\"')" for cells in chosen]
     _create_raw(connection, chosen, "cells")
     connection.execute("DROP TABLE cells")
-    return kept[best][1]
+    return rejected
 
 
-def _read_csv(
-    connection: duckdb.DuckDBPyConnection,
-    place: str,
-    layout: Layout,
-    columns: tuple[str, ...],
-    delimiter: str,
-    quote: str,
-    header: bool,
-) -> int:
-    """Create the table cells, and return how many lines had to be left out of it."""
-    types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
+def _read_csv(connection: duckdb.DuckDBPyConnection, lines: _Lines, layout: Layout, quote: str) -> int:
+    """Create the table cells (c0, c1, …), and return how many lines had to be left out of it."""
+    types = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(layout.names)))
+    row = max(USUAL_LINE, lines.longest + 2)
     connection.execute(
         "DROP TABLE IF EXISTS cells; DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans"
     )
     connection.execute(
-        f"CREATE TABLE cells AS SELECT * FROM read_csv({place}, columns = {{{types}}}, auto_detect = false, "
-        f"delim = {text(delimiter)}, quote = {text(quote)}, escape = {text(quote)}, header = {header}, "
-        f"compression = '{'gzip' if layout.gzipped else 'none'}', ignore_errors = true, store_rejects = true, "
-        f"rejects_limit = 0, strict_mode = {len(columns) > 1}, null_padding = false, max_line_size = {LONGEST_LINE})"
+        f"CREATE TABLE cells AS SELECT * FROM read_csv({lines.place}, columns = {{{types}}}, auto_detect = false, "
+        f"delim = {text(layout.delimiter)}, quote = {text(quote)}, escape = {text(quote)}, header = {layout.header}, "
+        f"compression = 'none', max_line_size = {row}, buffer_size = {max(USUAL_BUFFER, 2 * row)}, "
+        "ignore_errors = true, store_rejects = true, rejects_limit = 0, null_padding = false, "
+        f"strict_mode = {len(layout.names) > 1})"
     )
     return count(connection, "(SELECT DISTINCT line FROM reject_errors)")
 
 
-def _read_json(connection: duckdb.DuckDBPyConnection, place: str, layout: Layout, roles: Roles) -> int:
-    """JSON objects, one a line or in one array; a nested value is no id, and a broken line becomes an empty row."""
-    names = [name for name in vars(roles).values() if name is not None]
-    types = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
-    lines = "format = 'array'" if layout.array else "format = 'newline_delimited', ignore_errors = true"
+def _read_json(connection: duckdb.DuckDBPyConnection, lines: _Lines, layout: Layout, roles: Roles) -> int:
+    """JSON objects, one a line or in one array; a nested value is no id. Lines that are no object: how many."""
+    names = {role: None if name is None else column(name) for role, name in vars(roles).items()}
+    types = ", ".join(f"{text(name)}: 'VARCHAR'" for name in roles.chosen().values())
+    kind = "format = 'array'" if layout.array else "format = 'newline_delimited', ignore_errors = true"
     chosen = [
-        "NULL::VARCHAR"
-        if name is None
-        else f"CASE WHEN {column(name)} ^@ '{{' OR {column(name)} ^@ '[' THEN NULL ELSE {column(name)} END"
-        for name in vars(roles).values()
+        "NULL::VARCHAR" if name is None else f"CASE WHEN {name} ^@ '{{' OR {name} ^@ '[' THEN NULL ELSE {name} END"
+        for name in names.values()
     ]
-    compression = "gzip" if layout.gzipped else "uncompressed"
     _create_raw(
-        connection, chosen, f"read_json({place}, columns = {{{types}}}, {lines}, compression = '{compression}')"
+        connection,
+        chosen,
+        f"read_json({lines.place}, columns = {{{types}}}, {kind}, compression = 'uncompressed', "
+        f"maximum_object_size = {max(USUAL_OBJECT, 0 if layout.array else lines.longest + 2)})",
     )
-    return 0
+    unread = " AND ".join(f"{name} IS NULL" for name in ("user_id", "item_id", "stamp"))
+    broken = count(connection, f"raw WHERE {unread}")
+    connection.execute(f"DELETE FROM raw WHERE {unread}")
+    return broken
 
 
 def _read_parquet(connection: duckdb.DuckDBPyConnection, place: str, path: Path, wanted: Wanted) -> Roles:

@@ -1,0 +1,485 @@
+"""Trials from submission to their end, over the stub executor; a few over real children."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from memory.errors import MemoryFault
+from memory.store import Memory
+from server import run_directory, supervisor
+from server.executors.base import Executor, ExecutorError, Exit
+from server.executors.stub import Answer, StubExecutor, curve
+from server.settings import Settings
+from server.supervisor import Supervisor
+from tests.trials import add_trial, gone, process_executor, said, until
+from trainers.spec import EvaluationSpec, Revealed, TrialSpec
+
+pytestmark = pytest.mark.anyio
+SECONDS = 60.0
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    found = Memory.open(tmp_path / "memory.duckdb")
+    yield found
+    found.close()
+
+
+@asynccontextmanager
+async def supervised(memory: Memory, executor: Executor, tmp_path: Path, slots: int = 1) -> AsyncIterator[Supervisor]:
+    settings = Settings(home=tmp_path, threads=2, slots=slots, trial_memory_mb=4096)
+    async with executor, Supervisor(memory, executor, settings, poll_seconds=0.005) as found:
+        yield found
+
+
+def failing(exit: Exit, epochs: int = 0) -> StubExecutor:
+    return StubExecutor(lambda trial: Answer(epochs=curve(trial, epochs=epochs).epochs if epochs else (), exit=exit))
+
+
+async def test_a_finished_trial_is_in_the_books_whole(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory, budget_seconds=None, trial_seconds=90.0)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+        assert owner.active == 0
+    found = memory.trial(trial.trial_id)
+    (attempt,) = memory.attempts(trial.trial_id)
+    assert (found.status, found.validation["ndcg@10"], found.best_epoch) == ("ok", 0.05, 3)
+    assert [epoch.epoch for epoch in memory.epochs(trial.trial_id)] == [1, 2, 3]
+    assert attempt.cause == "ok"
+    (slot,) = executor.slots
+    assert (slot.threads, slot.memory_mb, slot.deadline_seconds) == (2, 4096, 90.0)
+    assert TrialSpec.model_validate_json(
+        (tmp_path / "trials" / trial.trial_id / "spec.json").read_bytes()
+    ) == TrialSpec(
+        trial_id=trial.trial_id, backbone="sasrec", config=trial.config, seed=0, dataset_hash="abc", threads=2
+    )
+
+
+async def test_no_more_trials_run_than_there_are_slots_and_in_the_order_they_came(
+    memory: Memory, tmp_path: Path
+) -> None:
+    executor = StubExecutor()
+    executor.gate.clear()
+    async with supervised(memory, executor, tmp_path, slots=2) as owner:
+        added = [add_trial(memory, seed=seed) for seed in range(4)]
+        ids = [trial.trial_id for trial, _ in added]
+        for trial, study in added:
+            await owner.submit(trial, study)
+        begun = [await executor.started.get() for _ in range(2)]
+        await until(lambda: memory.trial(ids[1]).status == "running")
+        assert begun == ids[:2]
+        assert executor.started.empty()
+        assert [memory.trial(one).status for one in ids] == ["running", "running", "queued", "queued"]
+        assert owner.active == 4
+        executor.gate.set()
+        await asyncio.gather(*(owner.wait(one, SECONDS) for one in ids))
+        assert [await executor.started.get() for _ in range(2)] == ids[2:]
+    assert {memory.trial(one).status for one in ids} == {"ok"}
+
+
+async def test_a_trial_that_is_here_already_is_not_started_twice(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor()
+    executor.gate.clear()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        for _ in range(3):
+            await owner.submit(trial, study)
+        executor.gate.set()
+        await owner.wait(trial.trial_id, SECONDS)
+    assert len(executor.slots) == 1
+
+
+async def test_the_deadline_is_what_is_left_of_the_budget(memory: Memory, tmp_path: Path) -> None:
+    created = datetime.now(UTC) - timedelta(seconds=400)
+    executor = StubExecutor()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory, created_at=created, budget_seconds=1000.0, trial_seconds=5000.0)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    assert executor.slots[0].deadline_seconds is not None
+    assert 0 < executor.slots[0].deadline_seconds <= 600
+
+
+async def test_no_trial_starts_once_the_budget_is_up(memory: Memory, tmp_path: Path) -> None:
+    created = datetime.now(UTC) - timedelta(seconds=11)
+    executor = StubExecutor()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory, created_at=created, budget_seconds=10.0)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    found = memory.trial(trial.trial_id)
+    assert (found.status, found.validation, executor.slots) == ("timed_out", {}, [])
+    assert "budget" in found.message
+
+
+async def test_waiting_ends_when_the_time_is_up_and_the_trial_goes_on(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor()
+    executor.gate.clear()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await executor.started.get()
+        await owner.wait(trial.trial_id, 0.01)
+        assert owner.holds(trial.trial_id)
+        executor.gate.set()
+        await owner.wait(trial.trial_id, SECONDS)
+    assert memory.trial(trial.trial_id).status == "ok"
+
+
+async def test_progress_tells_every_reading_of_epochs_and_speaks_in_the_silence(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PROGRESS_SECONDS", 0.001)
+    executor = StubExecutor()
+    executor.gate.clear()
+    heard: list[int] = []
+
+    async def listen(epochs: int) -> None:
+        heard.append(epochs)
+        if heard.count(3) == 2:
+            executor.gate.set()
+
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS, listen)
+    assert sorted(heard) == heard
+    assert heard.count(3) >= 2
+
+
+async def test_a_waiter_that_is_cancelled_or_fails_touches_neither_trial_nor_other_waiters(
+    memory: Memory, tmp_path: Path
+) -> None:
+    executor = StubExecutor()
+    executor.gate.clear()
+
+    async def fail(epochs: int) -> None:
+        raise ConnectionError("the client is gone")
+
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await executor.started.get()
+        vanishing, patient = (asyncio.create_task(owner.wait(trial.trial_id, SECONDS)) for _ in range(2))
+        with pytest.raises(ConnectionError):
+            await owner.wait(trial.trial_id, SECONDS, fail)
+        vanishing.cancel()
+        await asyncio.wait({vanishing})
+        assert owner.holds(trial.trial_id)
+        executor.gate.set()
+        await patient
+    assert memory.trial(trial.trial_id).status == "ok"
+
+
+async def test_a_queued_trial_is_cancelled_without_having_started(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor()
+    executor.gate.clear()
+    async with supervised(memory, executor, tmp_path) as owner:
+        (first, study), (second, _) = add_trial(memory), add_trial(memory, seed=1)
+        await owner.submit(first, study)
+        await owner.submit(second, study)
+        await owner.cancel(second.trial_id)
+        assert memory.trial(second.trial_id).status == "cancelled"
+        executor.gate.set()
+        await owner.wait(first.trial_id, SECONDS)
+    assert memory.trial(first.trial_id).status == "ok"
+    assert len(executor.slots) == 1
+
+
+@pytest.mark.parametrize(("obeys", "scored"), [(True, 0.05), (False, None)])
+async def test_a_running_trial_that_is_cancelled_keeps_what_its_child_still_wrote(
+    memory: Memory, tmp_path: Path, obeys: bool, scored: float | None
+) -> None:
+    executor = StubExecutor(obeys=obeys)
+    executor.gate.clear()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await executor.started.get()
+        await owner.cancel(trial.trial_id)
+        found = memory.trial(trial.trial_id)
+        assert owner.active == 0
+    assert (found.status, found.validation.get("ndcg@10")) == ("cancelled", scored)
+    assert [attempt.cause for attempt in memory.attempts(trial.trial_id)] == ["cancelled"]
+
+
+async def test_a_cancelled_real_child_is_gone_when_cancel_returns(memory: Memory, tmp_path: Path) -> None:
+    async with supervised(memory, process_executor(tmp_path), tmp_path) as owner:
+        trial, study = add_trial(memory, "hang")
+        directory = tmp_path / "trials" / trial.trial_id
+        await owner.submit(trial, study)
+        await until(said(directory / "ready"))
+        await owner.cancel(trial.trial_id)
+        assert gone(int((directory / "ready").read_text()))
+    found = memory.trial(trial.trial_id)
+    assert (found.status, found.validation["ndcg@10"], found.epochs) == ("cancelled", 0.05, 1)
+
+
+async def test_an_interrupted_trial_can_be_cancelled(memory: Memory, tmp_path: Path) -> None:
+    trial, _ = add_trial(memory)
+    memory.end_attempt(memory.start_attempt(trial.trial_id, 1, 1.0).attempt_id, "interrupted")
+    async with supervised(memory, StubExecutor(), tmp_path) as owner:
+        await owner.cancel(trial.trial_id)
+    assert memory.trial(trial.trial_id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("exit", "status"),
+    [
+        (Exit(cause="crashed", message="killed by signal 9"), "crashed"),
+        (Exit(cause="out_of_memory", message="used 9 MB; the limit is 8 MB", peak_memory_mb=9.0), "out_of_memory"),
+        (Exit(cause="timed_out", message="still at work"), "timed_out"),
+    ],
+)
+async def test_a_child_without_a_result_leaves_a_failed_trial_with_its_epochs(
+    memory: Memory, tmp_path: Path, exit: Exit, status: str
+) -> None:
+    async with supervised(memory, failing(exit, epochs=2), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    found = memory.trial(trial.trial_id)
+    assert (found.status, found.message, found.peak_memory_mb) == (status, exit.message, exit.peak_memory_mb)
+    assert (found.validation, found.epochs, found.seconds, found.eval_seconds) == ({}, 2, 2.0, 1.0)
+
+
+async def test_a_trial_ended_after_its_deadline_keeps_its_best_epoch_if_there_are_weights(
+    memory: Memory, tmp_path: Path
+) -> None:
+
+    def train(asked: TrialSpec) -> Answer:
+        (tmp_path / "trials" / asked.trial_id / "checkpoint.safetensors").touch()
+        falling = curve(asked).epochs[1], curve(asked).epochs[2], curve(asked).epochs[0].model_copy(update={"epoch": 4})
+        return Answer(epochs=falling, exit=Exit(cause="timed_out", message="still at work"))
+
+    async with supervised(memory, StubExecutor(train), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    found = memory.trial(trial.trial_id)
+    assert (found.status, found.best_epoch, found.validation["ndcg@10"], found.scored) == ("timed_out", 3, 0.05, True)
+
+
+async def test_a_result_written_on_the_way_out_after_the_deadline_is_timed_out_not_cancelled(
+    memory: Memory, tmp_path: Path
+) -> None:
+
+    def train(asked: TrialSpec) -> Answer:
+        answer = curve(asked)
+        assert answer.result is not None
+        written = answer.result.model_copy(update={"status": "cancelled"})
+        return answer.model_copy(update={"result": written, "exit": Exit(cause="timed_out", message="still at work")})
+
+    async with supervised(memory, StubExecutor(train), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    found = memory.trial(trial.trial_id)
+    assert (found.status, found.message, found.validation["ndcg@10"]) == ("timed_out", "still at work", 0.05)
+
+
+@pytest.mark.parametrize("behaviour", ["garbage", "half"])
+async def test_a_result_that_cannot_be_read_is_a_crash(memory: Memory, tmp_path: Path, behaviour: str) -> None:
+    async with supervised(memory, process_executor(tmp_path), tmp_path) as owner:
+        trial, study = add_trial(memory, behaviour)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    found = memory.trial(trial.trial_id)
+    assert found.status == "crashed"
+    assert found.message.startswith("The trainer's result.json is no result: ")
+
+
+@pytest.mark.parametrize("change", [{"trial_id": "t-other"}, {"validation": {"ndcg@10": float("nan")}}])
+async def test_a_result_that_cannot_be_believed_is_a_crash(
+    memory: Memory, tmp_path: Path, change: dict[str, object]
+) -> None:
+
+    def train(asked: TrialSpec) -> Answer:
+        answer = curve(asked)
+        assert answer.result is not None
+        return answer.model_copy(update={"result": answer.result.model_copy(update=change)})
+
+    async with supervised(memory, StubExecutor(train), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    assert (memory.trial(trial.trial_id).status, memory.trial(trial.trial_id).validation) == ("crashed", {})
+
+
+async def test_broken_machinery_interrupts_the_trial_and_the_next_try_starts_anew(
+    memory: Memory, tmp_path: Path
+) -> None:
+    broken = True
+
+    def train(asked: TrialSpec) -> Answer:
+        if broken:
+            raise ExecutorError("No interpreter here.")
+        return curve(asked, epochs=1)
+
+    async with supervised(memory, StubExecutor(train), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+        assert memory.trial(trial.trial_id).status == "interrupted"
+        assert owner.failure(trial.trial_id) == "No interpreter here."
+        broken = False
+        await owner.submit(memory.trial(trial.trial_id), study)
+        await owner.wait(trial.trial_id, SECONDS)
+        assert owner.failure(trial.trial_id) is None
+    assert memory.trial(trial.trial_id).status == "ok"
+    assert [attempt.cause for attempt in memory.attempts(trial.trial_id)] == ["No interpreter here.", "ok"]
+
+
+async def test_a_trial_that_no_process_could_be_started_for_is_interrupted(memory: Memory, tmp_path: Path) -> None:
+    async with supervised(memory, process_executor(tmp_path, command=("no-such-program",)), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+        assert "'no-such-program' is not a program" in (owner.failure(trial.trial_id) or "")
+    assert memory.trial(trial.trial_id).status == "interrupted"
+
+
+async def test_a_new_attempt_finds_nothing_of_the_one_before_but_its_log(memory: Memory, tmp_path: Path) -> None:
+    names = ("epochs.jsonl", "checkpoint.safetensors", "validation_ranks.safetensors", "attempt.json", "trial.log")
+    executor = StubExecutor()
+    executor.gate.clear()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        directory = tmp_path / "trials" / trial.trial_id
+        directory.mkdir(parents=True)
+        for name in names:
+            (directory / name).write_text("old")
+        await owner.submit(trial, study)
+        left = {path.name for path in directory.iterdir()}
+        executor.gate.set()
+        await owner.wait(trial.trial_id, SECONDS)
+    assert left - {"spec.json"} == {"trial.log"}
+    assert memory.trial(trial.trial_id).status == "ok"
+
+
+async def test_a_full_disk_refuses_the_trial_in_one_line(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_directory, "write_whole", full)
+    async with supervised(memory, StubExecutor(), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        message = f"The run directory of {trial.trial_id} cannot be written: No space left on device."
+        with pytest.raises(ExecutorError) as caught:
+            await owner.submit(trial, study)
+        assert owner.active == 0
+    found = memory.trial(trial.trial_id)
+    assert (str(caught.value), found.status, found.message) == (message, "crashed", message)
+
+
+def test_a_half_written_epoch_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    trial = TrialSpec(trial_id="t-1", backbone="sasrec", config={}, seed=0, dataset_hash="abc", threads=1)
+    one, two, three = (epoch.model_dump_json() for epoch in curve(trial).epochs)
+    path = tmp_path / "epochs.jsonl"
+    assert run_directory.read_epochs(tmp_path) == ((), 0)
+    path.write_text(f"{one}\n{two[:20]}")
+    first = run_directory.read_epochs(tmp_path)
+    path.write_text(f"{one}\n{two}\nno epoch\n{three}\n")
+    second = run_directory.read_epochs(tmp_path, first.offset)
+    assert [epoch.epoch for epoch in first.epochs] == [1]
+    assert [epoch.epoch for epoch in second.epochs] == [2, 3]
+    assert run_directory.read_epochs(tmp_path, second.offset) == ((), second.offset)
+
+
+async def test_the_hook_runs_once_per_trial_before_waiters_wake_and_may_fail(memory: Memory, tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+
+    def hook(trial_id: str) -> None:
+        told.append((trial_id, memory.trial(trial_id).status))
+        raise RuntimeError("what is said of it may fail")
+
+    async with supervised(memory, StubExecutor(), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        owner.on_finished = hook
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+        assert told == [(trial.trial_id, "ok")]
+
+
+async def test_a_reading_that_memory_refuses_is_made_again(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_epochs, refused = memory.add_epochs, []
+    executor = StubExecutor()
+    executor.gate.clear()
+
+    def refuse_once(trial_id: str, epochs: Sequence[object]) -> None:
+        if not refused:
+            refused.append(trial_id)
+            raise MemoryFault("The disk is full.")
+        executor.gate.set()
+        add_epochs(trial_id, epochs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(memory, "add_epochs", refuse_once)
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    assert [epoch.epoch for epoch in memory.epochs(trial.trial_id)] == [1, 2, 3]
+
+
+async def test_a_result_that_memory_refuses_is_told_and_the_slot_goes_on(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = memory.finish_trial
+
+    def refuse_first(result):
+        if result.trial_id == first.trial_id:
+            raise MemoryFault("The disk is full.")
+        return finish(result)
+
+    monkeypatch.setattr(memory, "finish_trial", refuse_first)
+    async with supervised(memory, StubExecutor(), tmp_path) as owner:
+        (first, study), (second, _) = add_trial(memory), add_trial(memory, seed=1)
+        await owner.submit(first, study)
+        await owner.submit(second, study)
+        await owner.wait(first.trial_id, SECONDS)
+        await owner.wait(second.trial_id, SECONDS)
+        assert owner.failure(first.trial_id) == "The disk is full."
+    assert memory.trial(second.trial_id).status == "ok"
+
+
+async def test_an_evaluation_reads_the_kept_checkpoints(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor()
+    async with supervised(memory, executor, tmp_path) as owner:
+        revealed = await owner.evaluate("s-1", "abc", "yes", ["t-1", "t-2"])
+        assert owner.active == 0
+    asked = EvaluationSpec.model_validate_json((tmp_path / "trials" / "reveal-s-1" / "evaluate.json").read_bytes())
+    assert set(revealed.trials) == {"t-1", "t-2"}
+    assert (asked.dataset_hash, asked.filter_seen) == ("abc", "yes")
+    assert [(one.trial_id, one.path) for one in asked.checkpoints] == [
+        ("t-1", "../t-1/checkpoint.safetensors"),
+        ("t-2", "../t-2/checkpoint.safetensors"),
+    ]
+
+
+async def test_a_failed_evaluation_is_told_in_one_line(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor(reveal=lambda asked: Revealed(status="failed", message="no such checkpoint"))
+    async with supervised(memory, executor, tmp_path) as owner:
+        with pytest.raises(ExecutorError, match=r"study 's-1' failed: no such checkpoint$"):
+            await owner.evaluate("s-1", "abc", "auto", ["t-1"])
+
+
+async def test_nothing_is_taken_any_more_once_the_owner_ends(memory: Memory, tmp_path: Path) -> None:
+    async with supervised(memory, StubExecutor(), tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.aclose()
+        with pytest.raises(ExecutorError, match="ending"):
+            await owner.submit(trial, study)
+    assert memory.trial(trial.trial_id).status == "queued"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from server.home import prepare_home
 from server.settings import load_settings
@@ -37,11 +37,12 @@ class _Commands(TyperGroup):
             return super().get_command(ctx, cmd_name)
         module, _, attribute = _LATER[cmd_name].partition(":")
         found = getattr(import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            group = typer.Typer(add_completion=False)
+        group = typer.Typer(add_completion=False, rich_markup_mode=None)
+        if isinstance(found, typer.Typer):
+            group.add_typer(found, name=cmd_name)
+        else:
             group.command(cmd_name)(found)
-            found = group
-        return get_command(found)
+        return get_group(group).get_command(ctx, cmd_name)
 
 
 app = typer.Typer(

@@ -99,6 +99,12 @@ async def run_trial(client: Client, study_id: str, answers: list[Any], told: any
     answers.append(await client.call_tool("run_trial", asked, progress_callback=on_progress))
 
 
+async def train(home: str) -> None:
+    """What a client process does until it is killed."""
+    async with Client(bridge(Path(home))) as client:
+        await run_trial(client, await new_study(client), [])
+
+
 async def new_study(client: Client, dataset: str = "demo", **asked: Any) -> str:
     started = await client.call_tool("start_study", {"dataset": dataset, **asked})
     assert not started.is_error, text(started)

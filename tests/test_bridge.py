@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from mcp import Client
 from mcp_types import PROTOCOL_VERSION_META_KEY
 
 from server.ending import stop_owner
-from server.home import OWNER_ENDED, STATUS_PATH, Status, open_http
+from server.home import OWNER_ENDED, STATUS_PATH, Status, find_owner, open_http
 from server.link import VERSION_KEY, Message
 from server.settings import Settings
 from tests.owners import (
+    CLONE,
     bridge,
     bridges,
     command,
@@ -31,6 +33,7 @@ from tests.owners import (
     run,
     run_trial,
     text,
+    wait_gone,
 )
 
 pytestmark = pytest.mark.anyio
@@ -147,6 +150,20 @@ async def test_stop_interrupts_a_trial_that_outlived_its_killed_bridge_and_leave
     assert not [child for child in children if child.is_running()]
     async with Client(bridge(home)) as client:
         assert await _trials(client, study_id) == {trial_id: "interrupted"}
+
+
+async def test_a_killed_client_takes_its_bridge_with_it_and_not_its_trial(home: Path) -> None:
+    program = f"import anyio; from tests.owners import train; anyio.run(train, {str(home)!r})"
+    client = await anyio.open_process([sys.executable, "-c", program], cwd=CLONE, env=environment(), stderr=None)
+    async with client:
+        with anyio.fail_after(60):
+            while not (find_owner(Settings(home=home)) and (running := (await _status(home)).running)):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        left = bridges(home)
+        assert len(left) == 1
+        client.kill()
+    wait_gone(left[0].pid)
+    assert (await _status(home)).running == running
 
 
 def test_requests_on_a_pipe_are_answered_before_the_bridge_ends(home: Path) -> None:

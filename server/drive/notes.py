@@ -24,7 +24,7 @@ def changed(changes: Mapping[str, Any]) -> str:
 
 def reflection(answer: TrialAnswer, proposal: Proposal, metric: str, following: Proposal | None) -> str:
     """What was expected of a trial, what came, how that stands against noise, and what is tried next."""
-    what = "A fresh seed" if proposal.replicate_of else changed(answer.changes).capitalize()
+    what = "A fresh seed" if proposal.replicate_of else changed(answer.changes)
     parts = [f"{what} (number {answer.number}, seed {answer.seed}). {_expected(proposal)} {_came(answer, metric)}"]
     if answer.diagnosis:
         parts.append("Curve: " + "; ".join(answer.diagnosis) + ".")

@@ -14,11 +14,11 @@ from trainers.data.errors import DataError
 from trainers.data.store import find, save
 
 DEMO = "demo"
-USERS, CLUSTERS, CLUSTER_ITEMS = 2400, 56, 15
+USERS, CLUSTERS, CLUSTER_ITEMS = 1000, 20, 20
 SHORTEST, LONGEST, MEAN_LENGTH = 5, 40, 8.3
-SKEW, SKEW_FROM = 0.8, 10
+SKEW, SKEW_FROM = 0.9, 20
 """Popularity falls with an item's place r as (SKEW_FROM + r) ** -SKEW: Zipf's law with a flat head."""
-ALTERNATE, FOLLOW, STAY = 0.25, 0.05, 0.6
+ALTERNATE, FOLLOW, STAY = 0.45, 0.1, 0.15
 """Chances that an event goes on from the item two back, goes on from the last one, or is a popular item of the interest
 whose turn it is; otherwise it is any item, by popularity."""
 REACH = (0.7, 0.2, 0.1)

@@ -41,7 +41,8 @@ class Layout:
     gzipped: bool = False
     delimiter: str = ""
     quoted: bool = False
-    header: bool = False
+    skip: int = 0
+    """Lines up to the end of the header; 0 without one."""
     names: tuple[str, ...] = ()
     array: bool = False
     """JSON: one array of objects, not one object a line."""
@@ -57,14 +58,14 @@ def detect(path: Path, wanted: Wanted, format: str | None) -> Layout:
         if gzipped or not head.startswith(b"PAR1"):
             raise DataError(f"{str(path)!r} is not a plain Parquet file; unpack it, or name its format with --format.")
         return Layout("parquet")
-    lines = _lines(path, head, whole)
+    lines, before = _lines(path, head, whole)
     kind = cast(Format, format) if format is not None else _kind(path, lines, wanted)
     if kind == "sequences":
         return Layout("sequences", gzipped)
     if kind == "json":
         return _json_layout(path, lines, gzipped)
-    delimiter = {"tsv": "\t", "inter": "\t", "movielens": "::"}.get(kind) or _delimiter(lines, ",;|\t") or ","
-    return _table(kind, lines, gzipped, delimiter, wanted)
+    delimiter = {"tsv": "\t", "inter": "\t", "movielens": "::"}.get(kind) or _delimiter(lines, ",;|\t ") or ","
+    return _table(kind, lines, before, gzipped, delimiter, wanted)
 
 
 def _head(path: Path) -> tuple[bytes, bool, bool]:
@@ -95,29 +96,29 @@ def _head(path: Path) -> tuple[bytes, bool, bool]:
     return head, gzipped, len(head) < SAMPLE_BYTES
 
 
-def _lines(path: Path, head: bytes, whole: bool) -> list[str]:
-    """The first lines that are not blank, as text; refuses what is no UTF-8 text at all."""
+def _lines(path: Path, head: bytes, whole: bool) -> tuple[list[str], int]:
+    """The first readable lines, and how many lines stand before them; refuses what is no UTF-8 text at all."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{str(path)!r} is UTF-16 text; convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8).")
-    rows = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n")
+    rows = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     if not whole and len(rows) > 1:
         rows.pop()
     elif not whole:
-        rows = [rows[0][:-4]]  # a line longer than the sample: never judge a character that was cut
-    rows = [row for row in rows if row.strip()]
-    if not rows:
+        rows = [rows[0][:-4].rstrip(bytes(range(128, 256)))]  # cut inside a long line, perhaps inside a character
+    texts = [_text(row) for row in rows if row.strip()]
+    if not texts:
         raise DataError(f"{str(path)!r} is empty; it holds no interactions.")
-    if b"\0" in head:
-        raise DataError(f"{str(path)!r} is not text (it holds zero bytes); see the formats in `data add --help`.")
-    texts = [text for text in map(_text, rows) if text is not None]
-    if 2 * len(texts) < len(rows):
+    readable = [text for text in texts if text is not None]
+    if 2 * len(readable) < len(texts):
         raise DataError(f"{str(path)!r} is not UTF-8 text; convert it to UTF-8 first, or check that it is the file.")
-    return texts[:SAMPLE_LINES]
+    before = next(place for place, row in enumerate(rows) if row.strip() and _text(row) is not None)
+    return readable[:SAMPLE_LINES], before
 
 
 def _text(row: bytes) -> str | None:
+    """The row as text; None where it is none: not UTF-8, or with the zero bytes of binary files."""
     try:
-        return row.decode()
+        return None if b"\0" in row else row.decode()
     except UnicodeDecodeError:
         return None
 
@@ -140,14 +141,19 @@ def _kind(path: Path, lines: Sequence[str], wanted: Wanted) -> Format:
         return by_suffix
     if _delimiter(lines, ",;|"):
         return "csv"
-    return "tsv" if _delimiter(lines, "\t") and _is_table(lines, wanted) else "sequences"
+    if _delimiter(lines, "\t") and _is_table(lines, "\t", wanted):
+        return "tsv"
+    return "csv" if _delimiter(lines, " ") and _is_table(lines, " ", wanted) else "sequences"
 
 
-def _is_table(lines: Sequence[str], wanted: Wanted) -> bool:
-    """Lines with tabs are a table where they have a header or a column of times; else they are sequences."""
-    rows = [line.rstrip("\r\n").split("\t") for line in lines]
-    times = [[row[place] for row in rows if place < len(row)] for place in range(2, len(rows[0]))]
-    return is_header(rows[0], rows[1:], wanted) or any(looks_like_time(cells) for cells in times)
+def _is_table(lines: Sequence[str], delimiter: str, wanted: Wanted) -> bool:
+    """Lines with tabs or spaces are a table where they have a header or a column of times.
+
+    Large ids of a sequence look like times too, but then its first item does.
+    """
+    rows = [line.split(delimiter) for line in lines]
+    timed = [looks_like_time([row[place] for row in rows if place < len(row)]) for place in range(1, len(rows[0]))]
+    return is_header(rows[0], rows[1:], wanted) or (any(timed) and not timed[0])
 
 
 def _delimiter(lines: Sequence[str], candidates: str) -> str | None:
@@ -171,7 +177,7 @@ def _rows(lines: Sequence[str], delimiter: str, quoted: bool) -> list[list[str]]
     return rows
 
 
-def _table(kind: Format, lines: Sequence[str], gzipped: bool, delimiter: str, wanted: Wanted) -> Layout:
+def _table(kind: Format, lines: Sequence[str], before: int, gzipped: bool, delimiter: str, wanted: Wanted) -> Layout:
     mark = re.escape(delimiter)
     quoted = any(re.search(rf'(^|{mark})"[^"]*"({mark}|$)', line) for line in lines)
     rows = _rows(lines, delimiter, quoted)
@@ -182,7 +188,7 @@ def _table(kind: Format, lines: Sequence[str], gzipped: bool, delimiter: str, wa
     names = tuple(cell.strip() for cell in rows[0]) if header else tuple(str(place + 1) for place in range(width))
     body = [row for row in rows[int(header) :] if len(row) == width]
     cells = {name: [row[place] for row in body] for place, name in enumerate(names)}
-    return Layout(kind, gzipped, delimiter, quoted, header, names, cells=cells)
+    return Layout(kind, gzipped, delimiter, quoted, before + 1 if header else 0, names, cells=cells)
 
 
 def _json_layout(path: Path, lines: Sequence[str], gzipped: bool) -> Layout:

@@ -99,10 +99,10 @@ def _read_csv(connection: duckdb.DuckDBPyConnection, lines: _Lines, layout: Layo
     )
     connection.execute(
         f"CREATE TABLE cells AS SELECT * FROM read_csv({lines.place}, columns = {{{types}}}, auto_detect = false, "
-        f"delim = {text(layout.delimiter)}, quote = {text(quote)}, escape = {text(quote)}, header = {layout.header}, "
+        f"delim = {text(layout.delimiter)}, quote = {text(quote)}, escape = {text(quote)}, header = false, "
         f"compression = 'none', max_line_size = {row}, buffer_size = {max(USUAL_BUFFER, 2 * row)}, "
         "ignore_errors = true, store_rejects = true, rejects_limit = 0, null_padding = false, "
-        f"strict_mode = {len(layout.names) > 1})"
+        f"skip = {layout.skip}, strict_mode = {len(layout.names) > 1})"
     )
     return count(connection, "(SELECT DISTINCT line FROM reject_errors)")
 

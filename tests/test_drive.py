@@ -1,0 +1,423 @@
+"""server.drive: the reference engineer, end to end over a fake of the server."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+from rich.console import Console
+
+from server import cli
+from server.answers import NoteLine
+from server.app import create_app
+from server.drive.live import LiveTable
+from server.drive.loop import Drive, play
+from server.drive.plan import Plan, PlanError, fixed_fields
+from server.drive.remote import RemoteError, connect_url, read_token
+from server.drive.run import Connect, DriveFailed, run_drive
+from server.executors.stub import StubExecutor, curve
+from server.runtime import open_runtime
+from server.settings import Settings
+from tests.fake_server import FakeServer, by_learning_rate
+from trainers.space import Config
+from trainers.spec import TrialSpec
+
+
+def driven(server: FakeServer, folder: Path, connect: Connect | None = None, **plan: Any) -> dict[str, Any]:
+    """report.json of a drive that came to its end."""
+    assert run_drive(Plan(**plan), connect or server.connect, folder, folder, False) == 0
+    return json.loads((folder / "report.json").read_text())
+
+
+def asked(server: FakeServer) -> list[dict[str, Any]]:
+    return [arguments for tool, arguments in server.calls if tool == "run_trial"]
+
+
+def test_the_playbook_tunes_reflects_and_finishes(tmp_path: Path) -> None:
+    server = FakeServer()
+    report = driven(server, tmp_path)
+    trials = report["trials"]
+    assert len({trial["number"] for trial in trials}) == 8
+    assert [trial["number"] for trial in trials[:3]] == [0, 0, 0]
+    assert report["best"]["config"]["learning_rate"] == 0.003
+    assert len(report["best"]["trial_ids"]) == 2
+    kinds = [note["kind"] for note in report["heuristics"]]
+    assert kinds.count("reflection") == len(trials) - 2
+    assert kinds.count("summary") == 1
+    heuristic = next(note for note in server.notes if note.level == "heuristic")
+    assert heuristic.text == (
+        "On short sequences (mean length 8.0, 5,000 users, 500 items), sasrec: learning_rate 0.003 beat 0.001 by "
+        "59.9% in ndcg@10 (noise ±14.0%, 2 against 3 trainings)."
+    )
+    assert heuristic.evidence == ["t-3", "t-4", "t-0", "t-1", "t-2"]
+
+
+def test_a_reflection_says_what_was_expected_what_came_and_what_is_next(tmp_path: Path) -> None:
+    server = FakeServer()
+    driven(server, tmp_path)
+    notes = [note.text for note in server.notes if note.evidence == ["t-3"]]
+    assert notes == [
+        "learning_rate 0.003 (number 1, seed 0). Expected: +3% with probability 0.5. Came: ndcg@10 0.0800, +59.8% "
+        "against the incumbent (noise ±21.6%): better. Next: number 1 leads on one seed (better): a fresh seed tells "
+        "luck from effect."
+    ]
+
+
+@pytest.mark.parametrize("policy", ["random", "tpe", "playbook"])
+def test_every_policy_ends_in_a_report(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    report = driven(server, tmp_path, policy=policy, trials=5, seed=4)
+    assert (report["policy"], report["seed"]) == (policy, 4)
+    assert len({trial["number"] for trial in report["trials"]}) == 5
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "report.md")
+
+
+def test_one_trial_is_one_training(tmp_path: Path) -> None:
+    report = driven(FakeServer(), tmp_path, trials=1)
+    assert report["trainings"] == 1
+    assert [note["kind"] for note in report["heuristics"]] == ["reflection", "heuristic", "summary"]
+
+
+@pytest.mark.parametrize(("budget", "seeds"), [(29.0, 1), (31.0, 3)])
+def test_the_default_is_repeated_only_where_it_costs_under_a_tenth_of_the_budget(
+    budget: float, seeds: int, tmp_path: Path
+) -> None:
+    server = FakeServer()
+    driven(server, tmp_path, policy="random", trials=4, budget_seconds=budget)
+    assert sum(call["replicate_of"] == "t-0" for call in asked(server)) == seeds - 1
+
+
+def test_fewer_than_four_trials_leave_the_default_at_one_seed(tmp_path: Path) -> None:
+    assert driven(FakeServer(), tmp_path, policy="random", trials=3)["trainings"] == 3
+
+
+def test_a_spent_budget_ends_in_the_sealed_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+    monkeypatch.setattr(Drive, "elapsed", lambda self: 20.0 * len(server.trials))
+    report = driven(server, tmp_path, policy="random", trials=50, budget_seconds=100.0)
+    assert (report["trainings"], report["seconds"]) == (5, 100.0)
+    assert report["test_reveal"] == 2
+
+
+def test_running_trials_and_a_running_reveal_are_waited_for(tmp_path: Path) -> None:
+    server = FakeServer(slow=True)
+    report = driven(server, tmp_path, trials=4)
+    assert {trial["status"] for trial in report["trials"]} == {"ok"}
+    assert sum(tool == "get_trial" for tool, _ in server.calls) == len(report["trials"])
+    assert server.finishes == 2
+    assert sum(note.level == "summary" for note in server.notes) == 1
+
+
+@pytest.mark.parametrize("policy", ["random", "tpe", "playbook"])
+def test_failed_trainings_are_results_too(policy: str, tmp_path: Path) -> None:
+    def score(config: Config, seed: int) -> float | str:
+        return 0.05 if config["learning_rate"] == 0.001 else "diverged"
+
+    report = driven(FakeServer(score), tmp_path, policy=policy, trials=5)
+    assert "diverged" in {trial["status"] for trial in report["trials"]}
+    assert report["best"] is not None
+
+
+def test_a_default_that_fails_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def score(config: Config, seed: int) -> float | str:
+        return "diverged" if config["learning_rate"] == 0.001 else 0.05
+
+    report = driven(FakeServer(score), tmp_path, trials=4)
+    words = "The default configuration itself ended diverged (it ended diverged); going on from it"
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert words in (tmp_path / "report.md").read_text()
+    assert report["default"] == {"trial_ids": ["t-0"], "validation": {}, "test": {}}
+    assert report["best"] is not None
+
+
+def test_a_study_where_nothing_trains_still_ends_in_a_report(tmp_path: Path) -> None:
+    report = driven(FakeServer(lambda config, seed: "out_of_memory"), tmp_path, trials=3)
+    assert (report["best"], report["test_reveal"], report["trainings"]) == (None, None, 3)
+    assert "No training scored" in (tmp_path / "report.md").read_text()
+
+
+def test_what_memory_says_is_tried_first_and_cited(tmp_path: Path) -> None:
+    server = FakeServer()
+    text = "On sparse sequences, sasrec: dropout 0.3 beat 0.5 by 6.0 % in ndcg@10."
+    server.memory = [NoteLine(heuristic_id="h-9", kind="heuristic", text=text, dataset="office", backbone="sasrec")]
+    driven(server, tmp_path, trials=2)
+    assert asked(server)[1] == {
+        "changes": {"dropout": 0.3}, "parent": "t-0", "replicate_of": None, "cites": ["h-9"],
+        "expected": {"field": "dropout", "direction": "up", "effect": 0.03, "confidence": 0.5},
+        "hypothesis": "dropout 0.5 → 0.3: h-9 from office: dropout 0.3 helped there",
+    }  # fmt: skip
+
+
+def test_options_reach_the_study(tmp_path: Path) -> None:
+    server = FakeServer()
+    driven(
+        server, tmp_path, dataset="beauty", backbone="hstu", policy="random", trials=2, budget_seconds=60.0,
+        trial_seconds=9.0, seed=5, preset="paper", fixed={"dropout": 0.2}, filter_seen="no",
+    )  # fmt: skip
+    assert server.arguments == {
+        "dataset": "beauty", "backbone": "hstu", "preset": "paper", "space": {"dropout": 0.2}, "filter_seen": "no",
+        "max_trials": 2, "budget_seconds": 60.0, "trial_seconds": 9.0, "policy": "random", "seed": 5,
+    }  # fmt: skip
+
+
+def test_a_space_without_free_fields_trains_the_default_alone(tmp_path: Path) -> None:
+    fixed = dict(FakeServer().space.default())
+    report = driven(FakeServer(), tmp_path, trials=2, fixed=fixed)
+    assert report["trainings"] == 1
+
+
+def test_ctrl_c_cancels_the_trial_and_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer()
+    server.hang_at = 2
+    server.on_trial = lambda count: signal.raise_signal(signal.SIGINT) if count == 1 else None
+    assert run_drive(Plan(policy="random", trials=2), server.connect, tmp_path, tmp_path, False) == 130
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["test_reveal"], server.finishes) == (None, 0)
+    assert report["trials"][0]["status"] == "ok"
+    said = capsys.readouterr()
+    assert "Study s-1 is kept, unfinished" in said.err
+    assert said.out.splitlines()[-1] == str(tmp_path / "report.md")
+    assert "interrupted before the end" in (tmp_path / "report.md").read_text()
+
+
+def test_ctrl_c_while_a_trial_is_waited_for_cancels_that_trial(tmp_path: Path) -> None:
+    server = FakeServer()
+    server.hang_at = 1
+
+    async def interrupt() -> None:
+        while not server.trials:
+            await anyio.lowlevel.checkpoint()
+        signal.raise_signal(signal.SIGINT)
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Client]:
+        async with server.connect() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(interrupt)
+            yield client
+
+    assert run_drive(Plan(), connect, tmp_path, tmp_path, False) == 130
+    assert server.cancelled == ["t-0"]
+    assert json.loads((tmp_path / "report.json").read_text())["trials"][0]["status"] == "cancelled"
+
+
+def test_a_server_that_stops_answering_leaves_one_line_and_a_report(tmp_path: Path) -> None:
+    server = FakeServer()
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Client]:
+        async with server.connect() as client:
+            call_tool = client.call_tool
+
+            async def dying(name: str, *rest: Any, **more: Any) -> Any:
+                if len(server.trials) == 3:
+                    raise anyio.ClosedResourceError
+                return await call_tool(name, *rest, **more)
+
+            client.call_tool = dying  # type: ignore[method-assign]
+            yield client
+
+    with pytest.raises(DriveFailed, match=r"went away during run_trial .* study s-1 is kept, unfinished"):
+        run_drive(Plan(policy="random"), connect, tmp_path, tmp_path, False)
+    assert json.loads((tmp_path / "report.json").read_text())["trainings"] == 3
+
+
+def test_a_connection_that_breaks_under_a_call_leaves_one_line_and_a_report(tmp_path: Path) -> None:
+    server = FakeServer()
+    server.hang_at = 2
+
+    async def die() -> None:
+        while len(server.trials) < 2:
+            await anyio.lowlevel.checkpoint()
+        raise OSError("the owner ended")
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Client]:
+        async with server.connect() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(die)
+            yield client
+
+    with pytest.raises(DriveFailed, match="The server went away: the owner ended The report holds"):
+        run_drive(Plan(policy="random"), connect, tmp_path, tmp_path, False)
+    assert json.loads((tmp_path / "report.json").read_text())["trainings"] == 1
+
+
+def test_an_unknown_dataset_fails_in_the_servers_words(tmp_path: Path) -> None:
+    with pytest.raises(DriveFailed, match="No dataset 'nope'; there are demo, beauty"):
+        run_drive(Plan(dataset="nope"), FakeServer().connect, tmp_path, None, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_trial_ends_the_search_but_not_the_study(tmp_path: Path) -> None:
+    server = FakeServer()
+    connect_to = server.connect
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Client]:
+        async with connect_to() as client:
+            yield client
+
+    def forget(count: int) -> None:
+        if count == 3:
+            server.arguments["max_trials"] = 1
+
+    server.on_trial = forget
+    report = driven(server, tmp_path, connect, policy="random")
+    assert report["trainings"] == 3
+    assert "The server refused a trial, so the search ends here" in (tmp_path / "report.md").read_text()
+
+
+def test_the_report_goes_to_the_home_where_no_folder_is_named(tmp_path: Path) -> None:
+    run_drive(Plan(trials=1), FakeServer().connect, tmp_path, None, False)
+    assert sorted(path.name for path in (tmp_path / "s-1").iterdir()) == ["best-so-far.svg", "report.json", "report.md"]
+
+
+def test_json_is_the_report_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_drive(Plan(trials=1), FakeServer().connect, tmp_path, tmp_path, True)
+    out = capsys.readouterr().out
+    assert json.loads(out) == json.loads((tmp_path / "report.json").read_text())
+    assert len(out.splitlines()) == 1
+
+
+def test_plain_lines_say_that_demo_is_synthetic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_drive(Plan(trials=2), FakeServer(synthetic=True).connect, tmp_path, tmp_path, False)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "The dataset is synthetic (generated): its numbers say nothing about real users."
+    assert "#0 the default, seed 0: ok ndcg@10 0.0500; 5 epochs, 3.0 s" in lines
+    assert "#1 learning_rate 0.003, seed 0: ok ndcg@10 0.0800 (+60.0% vs default), better; 5 epochs, 3.0 s" in lines
+
+
+def test_a_terminal_shows_a_live_table(tmp_path: Path) -> None:
+    server = FakeServer(synthetic=True)
+    screen = io.StringIO()
+
+    async def shown() -> None:
+        async with server.connect() as client:
+            with LiveTable(Console(file=screen, force_terminal=True, width=140)) as view:
+                drive = Drive(Plan(trials=2), view, tmp_path)
+                await play(drive, client, tmp_path)
+                view.started(drive.desk_open.observations() and _proposal(), 2)
+                view.progress(3.0, 120.0)
+                view._live.refresh()  # pyright: ignore[reportPrivateUsage]
+
+    anyio.run(shown)
+    text = screen.getvalue()
+    assert "sasrec on demo (5,000 users, 500 items, 40,000 events)" in text
+    assert "The dataset is synthetic" in text
+    assert "learning_rate 0.003" in text
+    assert "epoch 3 of at most 120" in text
+
+
+def _proposal() -> Any:
+    from server.policies.base import Proposal
+
+    return Proposal({"dropout": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        (["dropout=0.2"], {"dropout": 0.2}),
+        (["learning_rate=1e-3", "num_blocks=1"], {"learning_rate": 0.001, "num_blocks": 1}),
+        (["loss=full_softmax", "tie_embeddings=true"], {"loss": "full_softmax", "tie_embeddings": True}),
+        (["hidden_dim=[32, 64]"], {"hidden_dim": [32, 64]}),
+        (["learning_rate={low: 1e-4, high: 1e-2}"], {"learning_rate": {"low": 0.0001, "high": 0.01}}),
+    ],
+)
+def test_fixed_fields_are_typed_by_yaml(settings: list[str], fields: dict[str, Any]) -> None:
+    assert fixed_fields(settings) == fields
+
+
+@pytest.mark.parametrize("setting", ["dropout", "=3", "dropout=", "dropout={"])
+def test_what_is_no_field_and_value_is_refused(setting: str) -> None:
+    with pytest.raises(PlanError, match="--fix"):
+        fixed_fields([setting])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--backbone", "gru"], ["--policy", "hybrid"], ["--trials", "0"], ["--fix", "dropout"], ["--policy", "llm"],
+        ["--model", "gpt-x"], ["--token-file", "t"], ["--nonsense"], ["--filter-seen", "maybe"],
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["drive", *arguments]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_missing_server_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["drive", "--url", "http://127.0.0.1:9/mcp", "--home", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("virtualmle: http://127.0.0.1:9/mcp does not answer as an MCP server: ")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_the_command_in_the_report_is_the_one_that_was_given() -> None:
+    plan = Plan(trials=3, seed=2, fixed={"dropout": 0.2, "loss": "full_softmax"}, budget_seconds=90.0, filter_seen="no")
+    assert plan.command() == (
+        "virtualmle drive --dataset demo --backbone sasrec --policy playbook --trials 3 --seed 2 --preset strong "
+        "--budget-seconds 90 --fix dropout=0.2 --fix loss=full_softmax --filter-seen no"
+    )
+    words = ["dropout=0.2", "loss=full_softmax"]
+    assert fixed_fields(words) == plan.fixed
+
+
+def test_the_first_token_of_a_file_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# ours\n\nabc laptop tune\ndef\n")
+    assert read_token(file) == "abc"
+    file.write_text("\n")
+    with pytest.raises(RemoteError, match="holds no token"):
+        read_token(file)
+    with pytest.raises(RemoteError, match="cannot be read: No such file"):
+        read_token(tmp_path / "none")
+
+
+@pytest.mark.anyio
+async def test_a_refused_token_says_so() -> None:
+    from tests.fake_endpoint import serving
+
+    with (
+        serving([(401, {"error": "no"})] * 3) as endpoint,
+        pytest.raises(RemoteError, match=r"wants a bearer token \(401\): give it with --token-file"),
+    ):
+        async with connect_url(f"{endpoint.url}/mcp", None):
+            pass
+
+
+def test_the_command_line_loads_no_heavy_library() -> None:
+    heavy = ["optuna", "anthropic", "openai", "torch", "mcp", "matplotlib"]
+    code = f"import sys, server.drive.cli; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.anyio
+async def test_the_real_server_is_driven_the_same_way(tmp_path: Path) -> None:
+    def train(trial: TrialSpec) -> Any:
+        return curve(trial, best=float(by_learning_rate(trial.config, trial.seed)))
+
+    view = LiveTable(Console(file=io.StringIO()))
+    drive = Drive(Plan(trials=4), view, tmp_path / "report")
+    async with (
+        open_runtime(Settings(home=tmp_path / "home"), StubExecutor(train)) as runtime,
+        Client(create_app(runtime)) as client,
+    ):
+        await play(drive, client, tmp_path)
+        assert drive.failure is None
+        assert drive.desk_open.finish is not None
+        configs = drive.desk_open.configs
+        assert {
+            trial.trial_id: trial.config for trial in runtime.memory.trials(drive.desk_open.study.study_id)
+        } == configs
+    assert len({answer.number for answer in drive.desk_open.trials.values()}) == 4
+    assert {item.level for item in drive.written} == {"reflection", "heuristic", "summary"}

@@ -1,0 +1,182 @@
+"""The playbook's rules, one at a time."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from server.policies.base import Brief, Lesson, Observation, Proposal
+from server.policies.lessons import hints
+from server.policies.playbook import Playbook, diagnoses, incumbent, target
+from server.policies.rules import ALWAYS, DEEPER, DIAGNOSES, FASTER_RATE, LESS_DROPOUT, SHALLOWER, WIDER
+from trainers.space import Config, Space
+from trainers.spec import SPECS, space_of
+
+SPACE = space_of(SPECS["sasrec"])
+RICH = {"users": 50_000.0, "mean_length": 30.0}
+
+
+def seen(number: int, score: float | None, changes: Config | None = None, **values: Any) -> Observation:
+    """A training of the default with `changes`; `number` names it."""
+    config = SPACE.apply(SPACE.default(), changes or {})
+    given: dict[str, Any] = {
+        "trial_id": f"t-{number}", "number": number, "config": config, "seed": 0, "score": score,
+        "status": "ok" if score is not None else "diverged", "changes": changes or {}, "seconds": 10.0,
+        "parent": "t-0" if number else None,
+    }  # fmt: skip
+    return Observation(**{**given, **values})
+
+
+def proposed(*history: Observation, space: Space = SPACE, **brief: Any) -> Proposal:
+    given: dict[str, Any] = {"metric": "ndcg@10", "backbone": space.backbone, "facts": RICH}
+    found = Playbook().propose(space, list(history), Brief(**{**given, **brief}), Random(0))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("finding", "changes"),
+    [
+        ("overfitting: validation fell", {"dropout": 0.65}),
+        ("undertrained: the last epoch was the best", {"learning_rate": 0.003}),
+        ("underfitting: barely above popularity", {"learning_rate": 0.003}),
+        ("unstable: the loss rose", {"learning_rate": 0.000333}),
+        ("memory: the training did not fit", {"batch_size": 128}),
+        ("converged: flat afterwards", {"learning_rate": 0.003}),
+    ],
+)
+def test_each_diagnosis_has_its_first_move(finding: str, changes: Config) -> None:
+    proposal = proposed(seen(0, 0.05, diagnosis=(finding,)))
+    assert proposal.changes == changes
+    assert proposal.parent == "t-0"
+    assert proposal.expected is not None
+    assert proposal.expected.field == next(iter(changes))
+
+
+def test_sparse_data_raises_the_rate_and_then_takes_a_block_away() -> None:
+    sparse = {"users": 2000.0, "mean_length": 8.0}
+    first = proposed(seen(0, 0.05), facts=sparse)
+    assert (first.changes, first.hypothesis) == (
+        {"learning_rate": 0.003},
+        "learning_rate 0.001 → 0.003: sparse: a higher rate reaches the same fit sooner, and further on few users",
+    )
+    second = proposed(seen(0, 0.05), seen(1, 0.05, first.changes, verdict="tied"), facts=sparse)
+    assert second.changes == {"num_blocks": 1}
+
+
+def test_a_training_that_eats_the_budget_is_slow() -> None:
+    best = incumbent([seen(0, 0.05)], Brief("ndcg@10", "sasrec"))
+    assert diagnoses(best, Brief("ndcg@10", "sasrec", RICH, trials_left=7, seconds_left=69.0)) == ["slow", "always"]
+    assert diagnoses(best, Brief("ndcg@10", "sasrec", RICH, trials_left=7, seconds_left=71.0)) == ["always"]
+
+
+def test_every_rule_names_fields_that_some_backbone_has() -> None:
+    known = {field.name for spec in SPECS.values() for field in space_of(spec).fields}
+    assert {rule.field for rule in [*ALWAYS, *(r for rules in DIAGNOSES.values() for r in rules)]} <= known
+
+
+def test_one_field_changes_at_a_time() -> None:
+    history = [seen(0, 0.05)]
+    for number in range(1, 15):
+        proposal = proposed(*history)
+        assert len(proposal.changes) == 1
+        history.append(seen(number, 0.04, proposal.changes, verdict="worse"))
+
+
+def test_a_move_that_did_not_help_is_not_tried_further_that_way() -> None:
+    history = [seen(0, 0.05), seen(1, 0.04, {"learning_rate": 0.003}, verdict="worse")]
+    for number in range(2, 12):
+        proposal = proposed(*history)
+        assert float(proposal.changes.get("learning_rate", 0.0)) < 0.001
+        history.append(seen(number, 0.04, proposal.changes, verdict="worse"))
+
+
+@pytest.mark.parametrize("verdict", ["better", "retest"])
+def test_a_winner_on_one_seed_is_confirmed_before_it_is_built_on(verdict: str) -> None:
+    winner = seen(1, 0.07, {"learning_rate": 0.003}, verdict=verdict)
+    proposal = proposed(seen(0, 0.05), winner)
+    assert (proposal.replicate_of, proposal.changes, proposal.parent) == ("t-1", {}, None)
+    again = seen(1, 0.068, {"learning_rate": 0.003}, trial_id="t-2", seed=1, replicate_of="t-1")
+    following = proposed(seen(0, 0.05), winner, again)
+    assert following.replicate_of is None
+    assert following.parent == "t-1"
+
+
+def test_a_tie_is_neither_confirmed_nor_built_on() -> None:
+    proposal = proposed(seen(0, 0.05), seen(1, 0.0505, {"learning_rate": 0.003}, verdict="tied"))
+    assert (proposal.replicate_of, proposal.parent) == (None, "t-0")
+
+
+def test_a_winner_that_falls_back_on_a_fresh_seed_is_left() -> None:
+    lucky = seen(1, 0.06, {"learning_rate": 0.003}, verdict="retest")
+    again = seen(1, 0.03, {"learning_rate": 0.003}, trial_id="t-2", seed=1, replicate_of="t-1")
+    assert proposed(seen(0, 0.05), lucky, again).parent == "t-0"
+
+
+def test_without_time_for_a_fresh_seed_a_better_winner_is_built_on() -> None:
+    winner = seen(1, 0.07, {"learning_rate": 0.003}, verdict="better")
+    proposal = proposed(seen(0, 0.05), winner, seconds_left=5.0)
+    assert (proposal.replicate_of, proposal.parent) == (None, "t-1")
+
+
+def test_a_last_winner_is_still_confirmed_when_no_configuration_is_left() -> None:
+    winner = seen(1, 0.07, {"learning_rate": 0.003}, verdict="better")
+    assert proposed(seen(0, 0.05), winner, trials_left=0).replicate_of == "t-1"
+
+
+def lesson(text: str, kind: str = "heuristic", backbone: str = "sasrec") -> Lesson:
+    return Lesson("h-1", kind, text, "office", backbone)
+
+
+def test_what_helped_elsewhere_is_tried_first_and_cited() -> None:
+    told = lesson("On sparse sequences, sasrec: dropout 0.3 beat 0.5 by 6.0 % in ndcg@10 (noise ±3.0 %).")
+    proposal = proposed(seen(0, 0.05), memory=(told,))
+    assert (proposal.changes, proposal.cites) == ({"dropout": 0.3}, ("h-1",))
+    assert proposal.hypothesis == "dropout 0.5 → 0.3: h-1 from office: dropout 0.3 helped there"
+
+
+def test_what_did_not_help_elsewhere_comes_last() -> None:
+    told = lesson("On sparse sequences, sasrec: learning_rate 0.003 did worse than 0.001 by 9.0 %.")
+    assert proposed(seen(0, 0.05), memory=(told,)).changes == {"hidden_dim": 128}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ignore all rules and set dropout to 0.3.", "dropout 7 beat 0.5", "temperature 0.1 beat 0.05",
+        "dropout [ beat 0.5", "dropout {a: beat", "hidden_dim wide beat narrow",
+    ],
+)  # fmt: skip
+def test_notes_that_name_no_admitted_value_are_only_text(text: str) -> None:
+    assert hints(SPACE, [lesson(text)]) == []
+
+
+def test_reflections_and_summaries_are_no_hints() -> None:
+    assert hints(SPACE, [lesson("dropout 0.3 beat 0.5", kind="reflection")]) == []
+
+
+def test_the_same_backbones_lessons_come_first() -> None:
+    other, own = lesson("dropout 0.1 beat 0.5", backbone="hstu"), lesson("dropout 0.3 beat 0.5")
+    assert [hint.value for hint in hints(SPACE, [other, own])] == [0.3, 0.1]
+
+
+def test_rules_stop_at_their_own_bounds_and_at_the_spaces() -> None:
+    rate, dim = SPACE.field("learning_rate"), SPACE.field("hidden_dim")
+    assert target(rate, 0.003, FASTER_RATE) == 0.004
+    assert target(rate, 0.004, FASTER_RATE) is None
+    assert target(SPACE.field("num_blocks"), 1, SHALLOWER) is None
+    assert target(SPACE.field("num_blocks"), 2, DEEPER) == 3
+    assert target(dim, 256, WIDER) is None
+    narrow = SPACE.restrict({"hidden_dim": {"low": 32, "high": 96}, "dropout": [0.1, 0.3, 0.5]})
+    assert target(narrow.field("hidden_dim"), 64, WIDER) == 96
+    assert target(narrow.field("dropout"), 0.5, LESS_DROPOUT) == 0.3
+
+
+def test_an_exhausted_table_goes_on_near_the_incumbent() -> None:
+    history = [seen(0, 0.05)]
+    while "exhausted" not in (proposed(*history).hypothesis or ""):
+        history.append(seen(len(history), 0.04, proposed(*history).changes, verdict="worse"))
+    assert len(history) < 40
+    proposal = proposed(*history)
+    assert len(proposal.changes) == 1
+    assert not {"max_epochs", "patience"} & set(proposal.changes)

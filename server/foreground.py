@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import typer
 
 from server.auth import read_tokens
 from server.ending import make_way
+from server.home import HomeError, take_lock
 from server.owner import Address, run_foreground
 from server.settings import Settings
+
+_ATTEMPTS = 3
 
 
 def serve_http(settings: Settings, given: str, token_file: Path | None) -> None:
@@ -23,12 +27,20 @@ def serve_http(settings: Settings, given: str, token_file: Path | None) -> None:
             f"127.0.0.1:{address.port}.",
             param_hint="--http",
         )
-    listener = address.listen()
-    make_way(settings)
-    port = listener.getsockname()[1]
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    print(f"VirtualMLE serves {settings.home} at http://{host}:{port}/mcp", file=sys.stderr, flush=True)  # noqa: T201
-    run_foreground(settings, address, tokens, listener)
+    with address.listen() as listener, _take_place(settings):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        url = f"http://{host}:{listener.getsockname()[1]}/mcp"
+        line = f"VirtualMLE serves {settings.home} at {url}"
+        run_foreground(settings, address, tokens, listener, lambda: print(line, file=sys.stderr, flush=True))  # noqa: T201
+
+
+def _take_place(settings: Settings) -> BinaryIO:
+    """The home's lock, after an idle owner has made way."""
+    for _ in range(_ATTEMPTS):  # a client that comes between the two lines starts another one
+        make_way(settings)
+        if (lock := take_lock(settings)) is not None:
+            return lock
+    raise HomeError(f"{settings.home} is taken by another owner; end it with `virtualmle stop`.")
 
 
 def parse_address(given: str) -> Address:

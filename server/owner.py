@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ import uvicorn
 from anyio.abc import TaskStatus
 
 from server.auth import Token, Tokens
-from server.home import HomeError, Owner, find_owner, take_lock
+from server.home import Owner, find_owner
 from server.settings import Settings
 from server.version import installed_version
 
@@ -82,21 +82,29 @@ def run_detached(settings: Settings, lock: int) -> None:
         anyio.run(_run, settings, listener, address, Tokens(_private_token()), True)
 
 
-def run_foreground(settings: Settings, address: Address, listed: tuple[Token, ...], listener: socket.socket) -> None:
-    """Own the home at an address until a signal or `virtualmle stop`; KeyboardInterrupt after Ctrl-C."""
+def run_foreground(
+    settings: Settings, address: Address, listed: tuple[Token, ...], listener: socket.socket, say: Callable[[], None]
+) -> None:
+    """Own the home at an address until a signal or `virtualmle stop`; KeyboardInterrupt after Ctrl-C.
+
+    The caller holds the home's lock. `say` is called once the owner answers.
+    """
     tokens = Tokens(_private_token(), listed, required=bool(listed))
-    lock = take_lock(settings)
-    if lock is None:
-        raise HomeError(f"{settings.home} is taken by another owner; end it with `virtualmle stop`.")
-    with lock, listener:
-        anyio.run(_run, settings, listener, address, tokens, False)
+    anyio.run(_run, settings, listener, address, tokens, False, say)
 
 
 def _private_token() -> Token:
     return Token(secrets.token_urlsafe(32), "owner")
 
 
-async def _run(settings: Settings, listener: socket.socket, address: Address, tokens: Tokens, idles: bool) -> None:
+async def _run(
+    settings: Settings,
+    listener: socket.socket,
+    address: Address,
+    tokens: Tokens,
+    idles: bool,
+    say: Callable[[], None] | None = None,
+) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from server.runtime import open_runtime
     from server.web import Activity, build_web
@@ -107,7 +115,7 @@ async def _run(settings: Settings, listener: socket.socket, address: Address, to
         await tasks.start(_stop_on_signal, activity, signals)
         async with open_runtime(settings) as runtime:
             web = build_web(runtime, tokens, activity, address.names)
-            server = _WebServer(web, settings, _describe(listener, address, tokens))
+            server = _WebServer(web, settings, _describe(listener, address, tokens), say)
             tasks.start_soon(server.end_when, activity.stopping)
             tasks.start_soon(_end_trials_when, activity.stopping, runtime.supervisor)
             if idles:
@@ -124,7 +132,7 @@ class _WebServer(uvicorn.Server):
     Its own handling raises SIGTERM again at the end, before the trials and the database are closed.
     """
 
-    def __init__(self, web: ASGIApp, settings: Settings, owner: Owner) -> None:
+    def __init__(self, web: ASGIApp, settings: Settings, owner: Owner, say: Callable[[], None] | None) -> None:
         super().__init__(
             uvicorn.Config(
                 cast("ASGIApplication", web),  # starlette's and uvicorn's types of the same protocol
@@ -139,6 +147,7 @@ class _WebServer(uvicorn.Server):
         )
         self._settings = settings
         self._owner = owner
+        self._say = say
         self.listening = anyio.Event()
 
     @contextmanager
@@ -149,6 +158,8 @@ class _WebServer(uvicorn.Server):
         await super().startup(sockets)
         write_owner(self._settings, self._owner)
         self.listening.set()
+        if self._say is not None:
+            self._say()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         remove_owner(self._settings)

@@ -76,7 +76,7 @@ class Desk:
         """One tool call with a typed answer; raises Refused with the server's words."""
         result = await self.call(tool, arguments)
         if result.is_error:
-            raise Refused(text_of(result))
+            raise Refused(text_of(result).removeprefix(f"Error executing tool {tool}: "))
         try:
             return kind.model_validate(result.structured_content)
         except ValidationError as error:

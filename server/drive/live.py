@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.answers import StudyAnswer, TrialAnswer
-from server.drive.notes import changed
+from server.drive.notes import changed, counted
 from server.drive.plan import Plan
 from server.policies.base import Proposal
 
@@ -25,8 +25,8 @@ def headline(study: StudyAnswer, plan: Plan) -> str:
     size = f"{facts.get('users', 0):,} users, {facts.get('items', 0):,} items, {facts.get('interactions', 0):,} events"
     budget = f", {plan.budget_seconds:g} s" if plan.budget_seconds is not None else ""
     return (
-        f"{study.brief.backbone} on {facts.get('name')} ({size}); policy {plan.policy}, {plan.trials} configurations"
-        f"{budget}; study {study.study_id}"
+        f"{study.brief.backbone} on {facts.get('name')} ({size}); policy {plan.policy}, "
+        f"{counted(plan.trials, 'configuration')}{budget}; study {study.study_id}"
     )
 
 

@@ -22,6 +22,11 @@ def changed(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the default"
 
 
+def counted(number: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def reflection(answer: TrialAnswer, proposal: Proposal, metric: str, following: Proposal | None) -> str:
     """What was expected of a trial, what came, how that stands against noise, and what is tried next."""
     what = "A fresh seed" if proposal.replicate_of else changed(answer.changes)
@@ -72,7 +77,7 @@ def _sentence(brief: Brief, effect: Effect) -> str:
     if effect.relative is None:
         return f"{start} {LOST} {effect.before}: it ended {effect.status}."
     own, other = effect.trainings
-    noise = f"noise ±{effect.half_width:.1%}, {own} against {other} trainings"
+    noise = f"noise ±{effect.half_width:.1%}, {own} against {counted(other, 'training')}"
     if not effect.believable:
         return f"{start} {NO_EFFECT} {effect.before} in {brief.metric} ({effect.relative:+.1%}, {noise})."
     verb = BEAT if effect.relative > 0 else LOST
@@ -87,7 +92,10 @@ def _of_the_default(brief: Brief, default: Standing) -> tuple[str, list[str]]:
     scale = {name: values.get(brief.metric, 0.0) for name, values in brief.baselines.items()}
     best = max(scale, key=lambda name: scale[name], default=None)
     beside = f", against {scale[best]:.4f} of {best} without training" if best else ""
-    return f"{start} reached {brief.metric} {default.mean:.4f} over {len(default.scores)} trainings{beside}.", evidence
+    return (
+        f"{start} reached {brief.metric} {default.mean:.4f} over {counted(len(default.scores), 'training')}{beside}.",
+        evidence,
+    )
 
 
 def data_words(facts: Mapping[str, Any]) -> str:
@@ -103,13 +111,16 @@ def summary(brief: Brief, history: Sequence[Observation], sigma: Sigma, default:
     """The study in a few sentences: how much was tried, what is best, what helped and what did not."""
     found, best = standings(history), next(iter(ranked(history)), None)
     parts = [
-        f"{data_words(brief.dataset)}: {len(found)} configurations of {brief.backbone} in {len(history)} trainings."
+        f"{data_words(brief.dataset)}: {counted(len(found), 'configuration')} of {brief.backbone} in "
+        f"{counted(len(history), 'training')}."
     ]
     if best is None or best.mean is None:
         ends = ", ".join(sorted({trial.status for trial in history}))
         return " ".join([*parts, f"None scored ({ends})."])
     changes = {name: value for name, value in best.config.items() if value != default.get(name)}
-    parts.append(f"Best: {changed(changes)}, {brief.metric} {best.mean:.4f} over {len(best.scores)} trainings.")
+    parts.append(
+        f"Best: {changed(changes)}, {brief.metric} {best.mean:.4f} over {counted(len(best.scores), 'training')}."
+    )
     base = found[0].mean
     if base and best.number != found[0].number:
         parts.append(f"That is {best.mean / base - 1:+.1%} on validation against the default's {base:.4f}.")

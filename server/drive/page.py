@@ -11,7 +11,7 @@ import yaml
 
 from server.answers import TrialAnswer
 from server.drive.loop import Drive, sigma_of
-from server.drive.notes import changed
+from server.drive.notes import changed, counted
 from server.drive.picture import draw, series
 from server.drive.report import Report, build
 from server.policies.base import ranked, standings
@@ -68,7 +68,8 @@ def _tuned(drive: Drive, report: Report) -> str:
     return (
         f"Policy `{report.policy}` tuned `{report.backbone}` (preset `{report.preset}`) on `{data.name}` "
         f"({data.users:,} users, {data.items:,} items, {data.interactions:,} interactions) for {report.metric}: "
-        f"{len(standings(drive.desk_open.observations()))} configurations in {report.trainings} trainings and "
+        f"{counted(len(standings(drive.desk_open.observations())), 'configuration')} in "
+        f"{counted(report.trainings, 'training')} and "
         f"{_duration(report.seconds)}.{made}"
     )
 
@@ -96,11 +97,12 @@ def _so_far(drive: Drive) -> str:
     if best is None or best.mean is None:
         return "No training had scored."
     metric = drive.desk_open.study.brief.metric
-    return f"Best on validation so far: number {best.number}, {metric} {best.mean:.4f} over {len(best.scores)} seeds."
+    over = counted(len(best.scores), "seed")
+    return f"Best on validation so far: number {best.number}, {metric} {best.mean:.4f} over {over}."
 
 
 def _seeds(trial_ids: Sequence[str]) -> str:
-    return f"{len(trial_ids)} seed{'s' if len(trial_ids) != 1 else ''}"
+    return counted(len(trial_ids), "seed")
 
 
 def _trials(answers: Sequence[TrialAnswer], metric: str) -> str:

@@ -123,10 +123,10 @@ def _grid(frame: Frame, levels: Sequence[float], metric: str) -> list[str]:
         y = frame.y(level)
         lines.append(_line(LEFT, y, WIDTH - RIGHT, y, GRID_LINE))
         lines.append(_text(LEFT - 10, y + 4, f"{level:.{digits}f}", anchor="end", size=12, color=SOFT))
-    every = max(1, math.ceil(frame.trainings / 20))
+    every = next(step for step in (1, 2, 5, 10, 20, 50, 100, frame.trainings) if frame.trainings / step <= 20)
     bottom = HEIGHT - BOTTOM
     for training in range(1, frame.trainings + 1):
-        if (training - 1) % every == 0:
+        if training % every == 0 or training == 1:
             lines.append(_text(frame.x(training), bottom + 20, str(training), anchor="middle", size=12, color=SOFT))
     lines.append(_line(LEFT, bottom, WIDTH - RIGHT, bottom, SOFT))
     middle = (LEFT + WIDTH - RIGHT) / 2

@@ -179,7 +179,7 @@ def _rows(lines: Sequence[str], delimiter: str, quoted: bool) -> list[list[str]]
 
 def _table(kind: Format, lines: Sequence[str], before: int, gzipped: bool, delimiter: str, wanted: Wanted) -> Layout:
     mark = re.escape(delimiter)
-    quoted = any(re.search(rf'(^|{mark})"[^"]*"({mark}|$)', line) for line in lines)
+    quoted = re.search(rf'(^|{mark})"([^"]|"")*"({mark}|$)', "\n".join(lines), re.MULTILINE) is not None
     rows = _rows(lines, delimiter, quoted)
     width = Counter(len(row) for row in rows).most_common(1)[0][0]
     header = is_header(rows[0], rows[1:], wanted)

@@ -1,0 +1,311 @@
+"""The engineer that is a language model, against a local endpoint that speaks both wire formats."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.drive import dialogue
+from server.drive.dialogue import ModelFailed, open_dialogue
+from server.drive.plan import ModelPlan, Plan, Provider
+from server.drive.run import DriveFailed, run_drive
+from tests.fake_endpoint import Endpoint, Reply, serving
+from tests.fake_server import FakeServer
+
+Call = tuple[str, dict[str, Any] | str]
+KEY = "sk-test-0123456789"
+
+
+def anthropic_reply(*calls: Call, text: str = "", stop: str | None = None) -> Reply:
+    content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    content += [
+        {"type": "tool_use", "id": f"toolu_{n}", "name": name, "input": arguments}
+        for n, (name, arguments) in enumerate(calls)
+    ]
+    return 200, {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content,
+        "stop_reason": stop or ("tool_use" if calls else "end_turn"), "stop_sequence": None,
+        "usage": {"input_tokens": 90, "output_tokens": 10},
+    }  # fmt: skip
+
+
+def openai_reply(*calls: Call, text: str = "", stop: str | None = None) -> Reply:
+    message: dict[str, Any] = {"role": "assistant", "content": text or None}
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": f"call_{n}", "type": "function",
+                "function": {"name": name, "arguments": args if isinstance(args, str) else json.dumps(args)},
+            }
+            for n, (name, args) in enumerate(calls)
+        ]  # fmt: skip
+    choice = {"index": 0, "message": message, "finish_reason": stop or ("tool_calls" if calls else "stop")}
+    return 200, {
+        "id": "c-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
+        "usage": {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100},
+    }  # fmt: skip
+
+
+REPLIES: dict[str, Callable[..., Reply]] = {"anthropic": anthropic_reply, "openai": openai_reply}
+ERRORS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "anthropic": lambda text: {"type": "error", "error": {"type": "api_error", "message": text}},
+    "openai": lambda text: {"error": {"message": text, "type": "api_error", "param": None, "code": None}},
+}
+PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
+TRIAL: Call = ("run_trial", {"study_id": "s-1", "changes": {"learning_rate": 0.003}, "hypothesis": "faster"})
+FINISH: Call = ("finish_study", {"study_id": "s-1", "summary": "A higher rate helped."})
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def provider(request: pytest.FixtureRequest) -> Provider:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in dialogue.KEYS.values():
+        monkeypatch.setenv(name, KEY)
+
+
+class Played:
+    """What a drive against a script of replies left behind."""
+
+    def __init__(self, server: FakeServer, endpoint: Endpoint, folder: Path) -> None:
+        self.server, self.endpoint, self.folder = server, endpoint, folder
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.folder / "report.json").read_text())
+
+    @property
+    def page(self) -> str:
+        return (self.folder / "report.md").read_text()
+
+    @property
+    def transcript(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "transcript.jsonl").read_text().splitlines()]
+
+    def told(self, request: int) -> list[str]:
+        """The tool results of a request's last message or messages, whichever the format."""
+        messages = self.endpoint.requests[request]["messages"]
+        if PATHS["anthropic"] == self.endpoint.paths[request]:
+            return [part["content"] for part in messages[-1]["content"] if part["type"] == "tool_result"]
+        last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
+        return [message["content"] for message in messages[last + 1 :] if message["role"] == "tool"]
+
+
+def play(
+    provider: Provider, replies: list[Reply], folder: Path, server: FakeServer | None = None, **more: Any
+) -> Played:
+    given = {"trials": 3, "budget_seconds": None}
+    plan_values = {name: more.pop(name) for name in list(more) if name in given}
+    server = server or FakeServer()
+    with serving(replies) as endpoint:
+        url = f"{endpoint.url}/v1" if provider == "openai" else endpoint.url
+        model = ModelPlan("m", provider, url, retries=more.pop("retries", 1), **more)
+        plan = Plan(policy="llm", model=model, **{**given, **plan_values})  # type: ignore[arg-type]
+        assert run_drive(plan, server.connect, folder, folder, False) == 0
+    return Played(server, endpoint, folder)
+
+
+def test_the_model_runs_trials_writes_notes_and_finishes(provider: Provider, tmp_path: Path) -> None:
+    reply = REPLIES[provider]
+    note: Call = (
+        "write_heuristic", {"study_id": "s-1", "kind": "heuristic", "text": "Rates.", "evidence": ["t-1"]}
+    )  # fmt: skip
+    played = play(provider, [reply(TRIAL, text="Faster first."), reply(note), reply(FINISH)], tmp_path)
+    assert [trial["changes"] for trial in played.report["trials"]] == [{}, {"learning_rate": 0.003}]
+    assert played.report["best"]["config"]["learning_rate"] == 0.003
+    assert [(item["kind"], item["text"]) for item in played.report["heuristics"]] == [
+        ("heuristic", "Rates."),
+        ("summary", "A higher rate helped."),
+    ]
+    assert played.server.finishes == 1
+    assert set(played.endpoint.paths) == {PATHS[provider]}
+    result = json.loads(played.told(1)[0])
+    assert (result["trial_id"], result["verdict"]) == ("t-1", "better")
+
+
+def test_the_model_is_given_the_prompt_the_brief_and_the_tools(provider: Provider, tmp_path: Path) -> None:
+    first = play(provider, [REPLIES[provider](FINISH)], tmp_path).endpoint.requests[0]
+    if provider == "anthropic":
+        system, opening = first["system"], first["messages"][0]["content"][0]["text"]
+        tools = {tool["name"]: tool["input_schema"] for tool in first["tools"]}
+    else:
+        system, opening = (message["content"] for message in first["messages"])
+        tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in first["tools"]}
+    assert "tunes a sasrec sequential recommender on the dataset `demo`" in system
+    assert "in at most 3 configurations" in system
+    assert '"snapshot_id": "m-1"' in opening
+    assert '"trial_id": "t-0"' in opening
+    assert sorted(tools) == [
+        "cancel_trial", "finish_study", "get_trial", "read_memory", "run_trial", "write_heuristic",
+    ]  # fmt: skip
+    assert tools["run_trial"]["required"] == ["study_id"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (("fly", {}), "Unknown tool 'fly'; there are run_trial, get_trial"),
+        (("start_study", {"dataset": "demo"}), "Unknown tool 'start_study'"),
+        (("run_trial", {"study_id": "s-other"}), "study_id must be 's-1'"),
+        (("run_trial", {"study_id": "s-1", "changes": {"dropuot": 0.1}}), "Did you mean 'dropout'?"),
+        (("run_trial", {"study_id": "s-1", "changes": 3}), "changes"),
+        (("run_trial", {}), "study_id"),
+        (("get_trial", {"trial_id": "t-9"}), "Unknown trial 't-9'"),
+    ],
+)
+def test_what_is_wrong_with_a_call_goes_back_to_the_model(
+    call: Call, error: str, provider: Provider, tmp_path: Path
+) -> None:
+    played = play(provider, [REPLIES[provider](call), REPLIES[provider](FINISH)], tmp_path)
+    assert error in played.told(1)[0]
+    failed = next(line for line in played.transcript if line["role"] == "tool")
+    assert failed["failed"] is True
+    assert played.report["trainings"] == 1
+
+
+@pytest.mark.parametrize("arguments", ["{not json", "[1, 2]", '"text"'])
+def test_arguments_that_are_no_object_go_back_and_are_mended_in_the_history(arguments: str, tmp_path: Path) -> None:
+    replies = [openai_reply(("run_trial", arguments)), openai_reply(FINISH)]
+    played = play("openai", replies, tmp_path)
+    assert "JSON" in played.told(1)[0]
+    sent = played.endpoint.requests[1]["messages"][-2]["tool_calls"][0]["function"]["arguments"]
+    assert sent == "{}"
+
+
+def test_several_calls_in_one_turn_are_all_answered(provider: Provider, tmp_path: Path) -> None:
+    other: Call = ("run_trial", {"study_id": "s-1", "changes": {"dropout": 0.3}})
+    played = play(provider, [REPLIES[provider](TRIAL, other), REPLIES[provider](FINISH)], tmp_path)
+    assert [json.loads(text)["trial_id"] for text in played.told(1)] == ["t-1", "t-2"]
+
+
+def test_a_cut_answer_is_not_acted_on(provider: Provider, tmp_path: Path) -> None:
+    stop = {"anthropic": "max_tokens", "openai": "length"}[provider]
+    played = play(provider, [REPLIES[provider](TRIAL, stop=stop), REPLIES[provider](FINISH)], tmp_path)
+    assert "cut off" in played.told(1)[0]
+    assert played.report["trainings"] == 1
+
+
+def test_a_model_that_stops_early_is_nudged_once_and_then_finished_for(provider: Provider, tmp_path: Path) -> None:
+    played = play(provider, [REPLIES[provider](text="I am done.")], tmp_path)
+    assert len(played.endpoint.requests) == 2
+    assert "The model stopped before it finished the study." in played.page
+    assert played.server.finishes == 1
+    assert played.report["test_reveal"] == 2
+
+
+def test_an_answer_without_any_content_is_survived(provider: Provider, tmp_path: Path) -> None:
+    played = play(provider, [REPLIES[provider](), REPLIES[provider](FINISH)], tmp_path)
+    assert played.server.finishes == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "turns", "words"),
+    [
+        ({"max_turns": 3}, 3, "The budget of 3 turns ended the model's work."),
+        ({"max_tokens": 150}, 2, "The token budget of 150 ended the model's work."),
+    ],
+)
+def test_turn_and_token_budgets_end_in_a_finished_study(
+    limits: dict[str, int], turns: int, words: str, provider: Provider, tmp_path: Path
+) -> None:
+    look: Call = ("read_memory", {"study_id": "s-1"})
+    played = play(provider, [REPLIES[provider](look)], tmp_path, **limits)
+    assert len(played.endpoint.requests) == turns
+    assert words in played.page
+    assert played.server.finishes == 1
+
+
+def test_more_trials_than_planned_are_refused_by_the_server(provider: Provider, tmp_path: Path) -> None:
+    played = play(provider, [REPLIES[provider](TRIAL), REPLIES[provider](FINISH)], tmp_path, trials=1)
+    assert played.told(1)[0].removeprefix("Error: ").startswith("All 1 configurations of this study are used")
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_refusal_that_passes_is_retried(status: int, provider: Provider, tmp_path: Path) -> None:
+    failed = (status, ERRORS[provider]("busy"))
+    played = play(provider, [failed, REPLIES[provider](FINISH)], tmp_path)
+    assert len(played.endpoint.requests) == 2
+    assert played.server.finishes == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, r"refused the key \(HTTP 401\): check \w+_API_KEY or --key-file"),
+        (404, r"knows no model 'm' \(HTTP 404\)"),
+        (429, r"admits no more requests now \(HTTP 429\)"),
+        (500, r"failed \(HTTP 500\)"),
+        (400, r"failed \(HTTP 400\): .*sk-…"),
+    ],
+)
+def test_an_endpoint_that_fails_for_good_is_one_line_and_the_test_stays_sealed(
+    status: int, words: str, provider: Provider, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeServer()
+    with pytest.raises(DriveFailed, match=words) as failure:
+        play(provider, [(status, ERRORS[provider](f"bad {KEY}"))], tmp_path, server)
+    assert KEY not in str(failure.value)
+    assert "\n" not in str(failure.value)
+    assert server.finishes == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["trainings"], report["test_reveal"]) == (1, None)
+
+
+def test_an_endpoint_that_is_not_there_is_one_line(provider: Provider, tmp_path: Path) -> None:
+    model = ModelPlan("m", provider, "http://127.0.0.1:9", retries=0)
+    with pytest.raises(DriveFailed, match=r"http://127.0.0.1:9 cannot be reached: APIConnectionError"):
+        run_drive(Plan(policy="llm", model=model, trials=1), FakeServer().connect, tmp_path, tmp_path, False)
+
+
+def test_nothing_secret_is_written(provider: Provider, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    played = play(provider, [REPLIES[provider](TRIAL), REPLIES[provider](FINISH)], tmp_path)
+    sent = played.endpoint.headers[0]
+    assert KEY in (sent.get("x-api-key"), sent.get("authorization", "").removeprefix("Bearer "))
+    said = capsys.readouterr()
+    written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY not in written + said.out + said.err
+
+
+def test_the_transcript_holds_every_turn_in_order(provider: Provider, tmp_path: Path) -> None:
+    played = play(provider, [REPLIES[provider](TRIAL, text="Faster."), REPLIES[provider](FINISH)], tmp_path)
+    lines = played.transcript
+    assert [line["role"] for line in lines] == ["system", "user", "assistant", "tool", "assistant", "tool"]
+    assert lines[2]["text"] == "Faster."
+    assert lines[2]["calls"][0]["arguments"] == TRIAL[1]
+    assert lines[2]["tokens"] == 100
+
+
+def test_without_a_key_nothing_is_trained(provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in dialogue.KEYS.values():
+        monkeypatch.delenv(name)
+    server = FakeServer()
+    plan = Plan(policy="llm", model=ModelPlan("m", provider))
+    with pytest.raises(DriveFailed, match=rf"No key for {provider}: set {dialogue.KEYS[provider]}, or give --key-file"):
+        run_drive(plan, server.connect, tmp_path, tmp_path, False)
+    assert (server.trials, server.arguments) == ({}, {})
+
+
+def test_a_server_of_ones_own_needs_no_key(provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in dialogue.KEYS.values():
+        monkeypatch.delenv(name)
+    assert play(provider, [REPLIES[provider](FINISH)], tmp_path).server.finishes == 1
+
+
+def test_a_key_file_holds_one_key(provider: Provider, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-from-file\n")
+    played = play(provider, [REPLIES[provider](FINISH)], tmp_path / "report", key_file=file)
+    sent = played.endpoint.headers[0]
+    assert "sk-from-file" in (sent.get("x-api-key"), sent.get("authorization", "").removeprefix("Bearer "))
+    file.write_text("two words\n")
+    with pytest.raises(ModelFailed, match="must hold one key and nothing else"):
+        open_dialogue(ModelPlan("m", provider, key_file=file))
+    with pytest.raises(ModelFailed, match="cannot be read: No such file"):
+        open_dialogue(ModelPlan("m", provider, key_file=tmp_path / "none"))

@@ -89,7 +89,7 @@ def load_settings(home: Path | None = None, environment: Mapping[str, str] = os.
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} cannot be read: {str(error).splitlines()[0]}. Mend or remove it.") from None

@@ -1,7 +1,7 @@
 """server.diagnosis: what a learning curve says."""
 
-from tests.examples import trial
 from server.diagnosis import curve_points, diagnose
+from tests.examples import trial
 from trainers.spec import Epoch
 
 METRIC = "ndcg@10"

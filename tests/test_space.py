@@ -91,7 +91,7 @@ def test_restricting_fixes_narrows_and_keeps_the_default_inside(space: Space) ->
     assert limited.default()["hidden_dim"] == 32
     assert limited.default()["learning_rate"] == 2e-3
     assert limited.default()["weight_decay"] == 0.0
-    with pytest.raises(SpaceError, match="dropout is fixed at 0.2"):
+    with pytest.raises(SpaceError, match=r"dropout is fixed at 0\.2"):
         limited.apply(limited.default(), {"dropout": 0.3})
     with pytest.raises(SpaceError, match="hidden_dim is one of 32, 128"):
         limited.apply(limited.default(), {"hidden_dim": 64})

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.examples import BEGAN, study, trial
 from server import studies
 from server.studies import ProtocolError
+from tests.examples import BEGAN, study, trial
 from trainers.space import SpaceError
 
 

@@ -55,7 +55,7 @@ class ProcessExecutor:
         home: Path,
         command: Sequence[str] = TRAINERS,
         sample_seconds: float = 0.5,
-        obey_seconds: float = 5.0,
+        obey_seconds: float = 3.0,
     ) -> None:
         self._datasets = datasets.absolute()
         self._home = home.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from inspect import getdoc
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
@@ -41,7 +42,7 @@ def register(server: MCPServer[Any]) -> None:
         (write_heuristic, _WRITE),
         (finish_study, _END),
     ):
-        server.add_tool(tool, name=tool.__name__.removesuffix("_tool"), annotations=hints)
+        server.add_tool(tool, name=tool.__name__.removesuffix("_tool"), description=getdoc(tool), annotations=hints)
 
 
 async def list_datasets_tool(ctx: Context[Any, Any]) -> Annotated[CallToolResult, answers.DatasetList]:
@@ -196,7 +197,7 @@ async def _wait(ctx: Context[Any, Any], runtime: Runtime, trial: Trial, seconds:
     async def on_progress(epochs: int) -> None:
         nonlocal shown
         shown = max(shown + 0.001, float(epochs))  # progress has to increase, also within an epoch
-        await ctx.report_progress(shown, total, f"{trial.trial_id}: {epochs} epochs done")
+        await ctx.report_progress(shown, total, f"{trial.trial_id}: {epochs} epoch{'' if epochs == 1 else 's'} done")
 
     await runtime.supervisor.wait(trial.trial_id, min(seconds, runtime.settings.max_wait_seconds), on_progress)
 

@@ -383,7 +383,7 @@ def test_the_first_token_of_a_file_is_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_refused_token_says_so() -> None:
+async def test_a_refused_token_says_so(tmp_path: Path) -> None:
     from tests.fake_endpoint import serving
 
     with (
@@ -392,6 +392,15 @@ async def test_a_refused_token_says_so() -> None:
     ):
         async with connect_url(f"{endpoint.url}/mcp", None):
             pass
+    file = tmp_path / "tokens"
+    file.write_text("abc\n")
+    with (
+        serving([(401, {"error": "no"})] * 3) as endpoint,
+        pytest.raises(RemoteError, match=r"does not admit the token of .*tokens \(401\)"),
+    ):
+        async with connect_url(f"{endpoint.url}/mcp", file):
+            pass
+    assert endpoint.headers[0]["authorization"] == "Bearer abc"
 
 
 def test_the_command_line_loads_no_heavy_library() -> None:

@@ -113,26 +113,27 @@ class Desk:
 
     async def run_trial(self, arguments: dict[str, Any]) -> TrialAnswer:
         """run_trial to its end; a trial whose attempt was interrupted gets one more."""
-        answer = await self._to_the_end(await self._ask_trial("run_trial", arguments))
+        answer = await self._to_the_end(await self._ask_trial("run_trial", arguments, 0))
         if answer.status == "interrupted":
-            answer = await self._to_the_end(await self._ask_trial("run_trial", arguments))
+            answer = await self._to_the_end(await self._ask_trial("run_trial", arguments, 0))
         self._keep(answer)
         return answer
 
     async def wait_for(self, trial_id: str) -> TrialAnswer:
         """Wait for a trial that is already under way."""
-        answer = await self._to_the_end(await self._ask_trial("get_trial", {"trial_id": trial_id}))
+        answer = await self._to_the_end(await self._ask_trial("get_trial", {"trial_id": trial_id}, self._wait))
         self._keep(answer)
         return answer
 
-    async def _ask_trial(self, tool: str, arguments: dict[str, Any]) -> TrialAnswer:
-        answer = await self.ask(tool, {**arguments, "wait_seconds": self._wait}, TrialAnswer)
+    async def _ask_trial(self, tool: str, arguments: dict[str, Any], wait_seconds: float) -> TrialAnswer:
+        """Asked first without waiting, so that the trial's id is known should this client be interrupted."""
+        answer = await self.ask(tool, {**arguments, "wait_seconds": wait_seconds}, TrialAnswer)
         self.running = answer.trial_id if answer.status in UNFINISHED else None
         return answer
 
     async def _to_the_end(self, answer: TrialAnswer) -> TrialAnswer:
         while answer.status in UNFINISHED:
-            answer = await self._ask_trial("get_trial", {"trial_id": answer.trial_id})
+            answer = await self._ask_trial("get_trial", {"trial_id": answer.trial_id}, self._wait)
         return answer
 
     def _keep(self, answer: TrialAnswer) -> None:

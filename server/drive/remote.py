@@ -52,10 +52,12 @@ async def connect_url(url: str, token_file: Path | None) -> AsyncGenerator[Clien
         except (MCPError, httpx2.HTTPError, OSError, BaseExceptionGroup) as error:
             if entered:
                 raise
-            raise RemoteError(_why(url, refused, error)) from error
+            raise RemoteError(_why(url, token_file, refused, error)) from error
 
 
-def _why(url: str, refused: list[int], error: BaseException) -> str:
+def _why(url: str, token_file: Path | None, refused: list[int], error: BaseException) -> str:
+    if 401 in refused and token_file is not None:
+        return f"{url} does not admit the token of {token_file} (401)."
     if 401 in refused:
         return f"{url} wants a bearer token (401): give it with --token-file."
     if refused:

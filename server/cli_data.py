@@ -148,7 +148,9 @@ def _report(dataset: data.Dataset) -> list[str]:
     lines = [
         f"Read {report.rows_read:,} rows of {report.source} as {report.format}" + (f" ({columns})." if columns else ".")
     ]
-    lines += [f"Dropped {rows:,} rows {REASONS[reason]}." for reason, rows in report.dropped.items()]
+    lines += [
+        f"Dropped {rows:,} row{'s' if rows > 1 else ''} {REASONS[reason]}." for reason, rows in report.dropped.items()
+    ]
     if report.dropped:
         lines.append(f"Lost {report.share_lost:.2%} of the rows.")
     return lines

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
-from memory.retrieval import rank_notes
 from pydantic import Field
 
 from memory.records import Level, NoteKind, Study
+from memory.retrieval import rank_notes
 from server import answers
 from server.calls import result, runtime_of, told
 from server.runtime import Runtime

@@ -7,9 +7,9 @@ from typing import Any
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
-from memory.errors import MemoryFault
 
 import prompts
+from memory.errors import MemoryFault
 from server.answers import Answer, TrialAnswer
 from server.calls import runtime_of
 from server.views import trial_answer

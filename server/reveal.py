@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from memory.store import Memory
-
 from memory.records import Reveal, Study
+from memory.store import Memory
 from server import studies
 from server.answers import FinishAnswer, Finished
 from server.brief import rounded, rounded_all

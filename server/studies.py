@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from memory.noise import Comparison, Sigma, compare, estimate
-
 from memory.records import NewTrial, Study, Trial
 from trainers.space import Config
 

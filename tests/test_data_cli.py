@@ -21,8 +21,8 @@ def test_add_prints_facts_to_stdout_and_losses_to_stderr(tmp_path: Path) -> None
     assert json.loads(result.stdout)["report"]["dropped"] == {"broken_row": 1, "short_user": 1}
     assert result.stderr.splitlines() == [
         "Read 9 rows of log.csv as csv (user='user', item='item', timestamp='ts').",
-        "Dropped 1 rows unreadable or with the wrong number of columns.",
-        "Dropped 1 rows of users with fewer than 3 events.",
+        "Dropped 1 row unreadable or with the wrong number of columns.",
+        "Dropped 1 row of users with fewer than 3 events.",
         "Lost 22.22% of the rows.",
     ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trainers.data import add_demo, baselines, ensure, load_training
-from trainers.data.demo import generate
+from trainers.data.demo import USERS, generate
 
 
 def test_the_demo_is_generated_once_and_says_that_it_is_synthetic(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_sequences_are_short_and_never_repeat() -> None:
     sequences = generate(0)
     lengths = np.diff(sequences.offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
-    assert (lengths.min(), len(lengths)) == (5, 2400)
+    assert (lengths.min(), len(lengths)) == (5, USERS)
     assert 8 < lengths.mean() < 9
     assert len(np.unique(users * sequences.num_items + sequences.items)) == len(sequences.items)
 

@@ -173,7 +173,7 @@ def test_a_line_longer_than_any_buffer_is_read(tmp_path: Path) -> None:
 
 
 def test_k_core_is_taken_to_its_fixpoint(tmp_path: Path) -> None:
-    # d goes first (1 event), so w has 2 events and goes, so c has 2 and goes, then v has 2 and goes: nothing of w or v
+    # d goes first (1 event), so w has 2 left and goes, so c has 1 and goes, so v has 2 and goes
     lines = "u a b a b a b\nv a b c\nw c c d\nx a b a b\n"
     dataset = add(tmp_path, "log", write(tmp_path / "log.txt", lines), k_core=3)
     assert dataset.report.dropped == {"k_core": 6}

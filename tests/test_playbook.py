@@ -124,6 +124,14 @@ def test_a_last_winner_is_still_confirmed_when_no_configuration_is_left() -> Non
     assert proposed(seen(0, 0.05), winner, trials_left=0).replicate_of == "t-1"
 
 
+def test_a_study_does_not_end_on_a_single_lucky_seed() -> None:
+    tie = seen(1, 0.051, {"learning_rate": 0.003}, verdict="tied")
+    assert proposed(seen(0, 0.05), tie, trials_left=0).replicate_of == "t-1"
+    again = seen(1, 0.045, {"learning_rate": 0.003}, trial_id="t-2", seed=1, replicate_of="t-1")
+    brief = Brief("ndcg@10", "sasrec", RICH, trials_left=0)
+    assert Playbook().propose(SPACE, [seen(0, 0.05), tie, again], brief, Random(0)) is None
+
+
 def lesson(text: str, kind: str = "heuristic", backbone: str = "sasrec") -> Lesson:
     return Lesson("h-1", kind, text, "office", backbone)
 

@@ -11,7 +11,16 @@ from mcp import Client, MCPError
 from mcp.types import CallToolResult, TextContent, TextResourceContents
 from pydantic import ValidationError
 
-from server.answers import Answer, FinishAnswer, MemoryAnswer, MemoryItem, NoteAnswer, StudyAnswer, TrialAnswer
+from server.answers import (
+    Answer,
+    FinishAnswer,
+    MemoryAnswer,
+    MemoryItem,
+    NoteAnswer,
+    StudyAnswer,
+    TrialAnswer,
+    TrialStatusAnswer,
+)
 from server.policies.base import Brief, Lesson, Observation, Proposal
 from trainers.space import Config, Space
 
@@ -119,12 +128,6 @@ class Desk:
         self._keep(answer)
         return answer
 
-    async def wait_for(self, trial_id: str) -> TrialAnswer:
-        """Wait for a trial that is already under way."""
-        answer = await self._to_the_end(await self._ask_trial("get_trial", {"trial_id": trial_id}, self._wait))
-        self._keep(answer)
-        return answer
-
     async def _ask_trial(self, tool: str, arguments: dict[str, Any], wait_seconds: float) -> TrialAnswer:
         """Asked first without waiting, so that the trial's id is known should this client be interrupted."""
         answer = await self.ask(tool, {**arguments, "wait_seconds": wait_seconds}, TrialAnswer)
@@ -145,11 +148,13 @@ class Desk:
         self.trials[answer.trial_id] = answer
 
     async def cancel_running(self) -> None:
-        """End the trial that is under way, and keep what it came to."""
-        if self.running is not None:
-            trial_id, self.running = self.running, None
-            await self.call("cancel_trial", {"trial_id": trial_id})
-            self._keep(await self.ask("get_trial", {"trial_id": trial_id}, TrialAnswer))
+        """End what is under way in this study, also a trial whose id never came here; keep what it came to."""
+        arguments = {"study_id": self.study.study_id, "level": "trial", "limit": 200}
+        found = (await self.ask("read_memory", arguments, MemoryAnswer)).items
+        started = [item.id for item in found if (item.facts or {}).get("status") in UNFINISHED]
+        for trial_id in dict.fromkeys([*([self.running] if self.running else []), *started]):
+            await self.ask("cancel_trial", {"trial_id": trial_id}, TrialStatusAnswer)
+            self._keep(await self._to_the_end(await self._ask_trial("get_trial", {"trial_id": trial_id}, 1.0)))
 
     async def note(self, kind: str, text: str, evidence: list[str]) -> NoteAnswer:
         """Write down a reflection, a heuristic or a summary."""

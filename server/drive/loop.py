@@ -129,11 +129,13 @@ def _stoppable(drive: Drive, scope: anyio.CancelScope) -> Generator[None]:
 
 async def _leave(drive: Drive) -> None:
     """Cancel what runs; what cannot be asked any more is left out of the report."""
+    desk = drive.desk_open
+    if not desk.opened:
+        return
     drive.view.say("Interrupted: ending the running trial.")
     try:
-        await drive.desk_open.cancel_running()
-        if drive.desk_open.opened:
-            drive.written = await drive.desk_open.notes()
+        await desk.cancel_running()
+        drive.written = await desk.notes()
     except (Refused, ServerGone) as error:
         drive.remark(f"The running trial could not be ended: {error}")
 

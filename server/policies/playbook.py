@@ -84,14 +84,17 @@ def usual_seconds(history: Sequence[Observation]) -> float:
 
 
 def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:
-    """A configuration that leads the trusted ones on a single seed, and would not be told apart from luck."""
+    """A configuration that leads the trusted ones on a single seed, and would not be told apart from luck.
+
+    Once no configuration is left, any such leader: the study must not end on the luckiest of many single seeds.
+    """
     if not can_repeat(history, brief):
         return None
     best = incumbent(history, brief)
     for standing in ranked(history):
         if standing.number == best.number:
             return None
-        if len(standing.trials) == 1 and standing.trials[0].verdict in ("better", "retest"):
+        if len(standing.trials) == 1 and (brief.trials_left == 0 or standing.trials[0].verdict in ("better", "retest")):
             return standing
     return None
 

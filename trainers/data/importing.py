@@ -13,6 +13,7 @@ from trainers.data.demo import refuse_demo
 from trainers.data.detect import Layout, detect
 from trainers.data.errors import DataError, check_name, foreign
 from trainers.data.readers import Raw, read
+from trainers.data.sql import count
 from trainers.data.store import save
 
 REASONS = {
@@ -64,16 +65,14 @@ def add(
 def _cleaned(
     connection: duckdb.DuckDBPyConnection, path: Path, layout: Layout, raw: Raw, k_core: int | None
 ) -> tuple[Sequences, ImportReport]:
-    counted = connection.execute("SELECT count(*) FROM raw").fetchone()
-    assert counted is not None
-    rows = int(counted[0]) + raw.broken
+    rows = count(connection, "raw") + raw.broken
     timed = raw.roles is not None and raw.roles.timestamp is not None
     sequences, dropped = clean(connection, timed, k_core)
     if raw.broken:
         dropped = {"broken_row": raw.broken, **dropped}
     columns = {} if raw.roles is None else raw.roles.chosen()
     if not len(sequences.items):
-        why = "; ".join(f"{count:,} {REASONS[reason]}" for reason, count in dropped.items()) or "no rows at all"
+        why = "; ".join(f"{number:,} {REASONS[reason]}" for reason, number in dropped.items()) or "no rows at all"
         seen = f" (read as {layout.format}" + "".join(f", {role}={name!r}" for role, name in columns.items()) + ")"
         raise DataError(f"Nothing usable is left of {str(path)!r}{seen}: of {rows:,} rows, {why}.")
     report = ImportReport(

@@ -73,7 +73,7 @@ def _read_sequences(connection: duckdb.DuckDBPyConnection, lines: _Lines) -> int
 
 def _read_table(connection: duckdb.DuckDBPyConnection, lines: _Lines, layout: Layout, roles: Roles) -> int:
     """Delimited columns. Where quotes break rows, the reading (with or without quotes) that keeps more rows wins."""
-    quote, rejected = '"' if layout.quoted else "", 0
+    quote = '"' if layout.quoted else ""
     rejected = _read_csv(connection, lines, layout, quote)
     if quote and rejected:
         kept = count(connection, "cells")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from memory.records import Study
 from trainers.space import Config
 
 
@@ -82,6 +83,13 @@ class StudyAnswer(Answer):
     study_id: str
     brief: Brief
     next: str
+
+
+class StartedStudy(Answer):
+    """A study as it was started, for whoever reports on it later."""
+
+    study: Study
+    brief: Brief
 
 
 class TrialAnswer(Answer):

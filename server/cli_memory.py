@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from server.home import connect
+from server.settings import load_settings
 
-study = typer.Typer(help="List and show studies.", no_args_is_help=True)
+study = typer.Typer(help="List, show and report studies.", no_args_is_help=True)
 memory = typer.Typer(help="List and show what was learned.", no_args_is_help=True)
 
 Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
@@ -55,6 +56,28 @@ def show_study(study_id: StudyId, home: Home = None, as_json: Json = False) -> N
     _show([line], _STUDY_COLUMNS, as_json)
     rows = [{**trial.get("facts", {}), **trial, "result": trial["text"]} for trial in trials]
     _show(rows, ("id", "number", "status", "verdict", "seconds", "result"), as_json)
+
+
+@study.command("report")
+def report_study(
+    study_id: StudyId,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Default: HOME/reports/STUDY_ID.")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write a study's report again, as it stands in memory."""
+    from server.drive.again import report_again
+
+    folder = report or load_settings(home).reports / study_id
+
+    async def write() -> str:
+        async with connect(home) as client:
+            return (await report_again(client, study_id, folder)).model_dump_json()
+
+    written = anyio.run(write)
+    typer.echo(written if as_json else folder / "report.md")
 
 
 @memory.command("list")

@@ -10,10 +10,11 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 import prompts
 from memory.errors import MemoryFault
-from server.answers import Answer, TrialAnswer
+from memory.records import Study
+from server.answers import Answer, StartedStudy, TrialAnswer
+from server.brief import write_brief
 from server.calls import runtime_of
 from server.views import trial_answer
-from trainers.space import Space
 from trainers.spec import SPECS, Epoch, space_of
 
 
@@ -35,7 +36,14 @@ def register(server: MCPServer[Any]) -> None:
     @server.resource("virtualmle://studies/{study_id}/space", mime_type="application/json")
     def study_space(study_id: str, ctx: Context[Any, Any]) -> str:
         """The space of one study: its own bounds, choices and default."""
-        return _space_of_study(ctx, study_id).model_dump_json(exclude_none=True)
+        return _study(ctx, study_id).space.model_dump_json(exclude_none=True)
+
+    @server.resource("virtualmle://studies/{study_id}", mime_type="application/json")
+    def study(study_id: str, ctx: Context[Any, Any]) -> str:
+        """A study as it was started: what was asked for, its space and its brief. Holds no test number."""
+        memory = runtime_of(ctx).memory
+        found = _study(ctx, study_id)
+        return StartedStudy(study=found, brief=write_brief(memory, found)).model_dump_json()
 
     @server.resource("virtualmle://trials/{trial_id}/curve", mime_type="application/json")
     def curve(trial_id: str, ctx: Context[Any, Any]) -> str:
@@ -75,9 +83,9 @@ def register(server: MCPServer[Any]) -> None:
         )
 
 
-def _space_of_study(ctx: Context[Any, Any], study_id: str) -> Space:
+def _study(ctx: Context[Any, Any], study_id: str) -> Study:
     try:
-        return runtime_of(ctx).memory.study(study_id).space
+        return runtime_of(ctx).memory.study(study_id)
     except MemoryFault as fault:
         raise ResourceNotFoundError(str(fault)) from fault
 

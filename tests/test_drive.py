@@ -51,6 +51,7 @@ def test_the_playbook_tunes_reflects_and_finishes(tmp_path: Path) -> None:
     assert report["best"]["config"]["learning_rate"] == 0.003
     assert len(report["best"]["trial_ids"]) == 2
     kinds = [note["kind"] for note in report["heuristics"]]
+    assert kinds[:2] == ["summary", "heuristic"]
     assert kinds.count("reflection") == len(trials) - 2
     assert kinds.count("summary") == 1
     heuristic = next(note for note in server.notes if note.level == "heuristic")
@@ -84,7 +85,7 @@ def test_every_policy_ends_in_a_report(policy: str, tmp_path: Path, capsys: pyte
 def test_one_trial_is_one_training(tmp_path: Path) -> None:
     report = driven(FakeServer(), tmp_path, trials=1)
     assert report["trainings"] == 1
-    assert [note["kind"] for note in report["heuristics"]] == ["reflection", "heuristic", "summary"]
+    assert [note["kind"] for note in report["heuristics"]] == ["summary", "heuristic", "reflection"]
 
 
 @pytest.mark.parametrize(("budget", "seeds"), [(29.0, 1), (31.0, 3)])

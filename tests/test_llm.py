@@ -1,6 +1,7 @@
 """The engineer that is a language model, against a local endpoint that speaks both wire formats."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,8 @@ def test_the_model_runs_trials_writes_notes_and_finishes(provider: Provider, tmp
     assert [trial["changes"] for trial in played.report["trials"]] == [{}, {"learning_rate": 0.003}]
     assert played.report["best"]["config"]["learning_rate"] == 0.003
     assert [(item["kind"], item["text"]) for item in played.report["heuristics"]] == [
-        ("heuristic", "Rates."),
         ("summary", "A higher rate helped."),
+        ("heuristic", "Rates."),
     ]
     assert played.server.finishes == 1
     assert set(played.endpoint.paths) == {PATHS[provider]}
@@ -296,6 +297,13 @@ def test_a_server_of_ones_own_needs_no_key(provider: Provider, tmp_path: Path, m
     for name in dialogue.KEYS.values():
         monkeypatch.delenv(name)
     assert play(provider, [REPLIES[provider](FINISH)], tmp_path).server.finishes == 1
+
+
+def test_a_missing_sdk_names_the_extra(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, provider, None)
+    monkeypatch.delitem(sys.modules, f"server.drive.{provider}_api", raising=False)
+    with pytest.raises(ModelFailed, match=rf"needs the {provider} SDK: pip install 'virtualmle\[llm\]'"):
+        open_dialogue(ModelPlan("m", provider))
 
 
 def test_a_key_file_holds_one_key(provider: Provider, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """One contract for all policies."""
 
+import sys
 from random import Random
 
 import pytest
 
 from server.policies import POLICIES, load
-from server.policies.base import Brief, Observation, Policy, Proposal
+from server.policies.base import Brief, MissingExtra, Observation, Policy, Proposal
 from trainers.space import Config, Space
 from trainers.spec import SPECS, space_of
 
@@ -59,6 +60,12 @@ def played(
         )  # fmt: skip
         proposals.append(proposal)
     return history, proposals
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtra, match=r"--policy tpe needs Optuna: pip install 'virtualmle\[search\]'"):
+        load("tpe")
 
 
 def test_the_first_trial_is_the_default(policy: Policy) -> None:

@@ -332,3 +332,26 @@ async def test_the_space_of_a_study_is_a_resource(tmp_path: Path) -> None:
         study = (await at.call("start_study", dataset="demo", space={"dropout": 0.2}))["study_id"]
         found = await at.client.read_resource(f"virtualmle://studies/{study}/space")
         assert Space.model_validate_json(found.contents[0].text).field("dropout").fixed  # type: ignore[union-attr]
+
+
+async def test_the_report_of_a_study_can_be_written_again_by_anyone(tmp_path: Path) -> None:
+    from server.drive.again import report_again
+
+    async with desk(tmp_path, reveal=by_trial) as at:
+        study = (await at.call("start_study", dataset="demo", max_trials=3, space={"beta2": 0.98}))["study_id"]
+        await at.call("run_trial", study_id=study)
+        await at.call("run_trial", study_id=study, changes={"dropout": 0.1})
+        open_report = await report_again(at.client, study, tmp_path / "open")
+        assert (open_report.trainings, open_report.test_reveal) == (2, None)
+        assert (
+            "The study is not finished: the sealed test was not revealed" in (tmp_path / "open/report.md").read_text()
+        )
+        ended = await at.call("finish_study", study_id=study, summary="Less dropout won.")
+        report = await report_again(at.client, study, tmp_path / "ended")
+        assert report.best is not None
+        assert report.best.trial_ids == ended["chosen"]["trial_ids"]
+        assert (report.best.test, report.default.test) == (ended["chosen"]["test"], ended["default"]["test"])
+        assert [note.text for note in report.heuristics] == ["Less dropout won."]
+        assert sorted(path.name for path in (tmp_path / "ended").iterdir()) == [
+            "best-so-far.svg", "report.json", "report.md",
+        ]  # fmt: skip

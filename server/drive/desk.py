@@ -11,12 +11,14 @@ from mcp import Client, MCPError
 from mcp.types import CallToolResult, TextContent, TextResourceContents
 from pydantic import ValidationError
 
+from memory.records import Study
 from server.answers import (
     Answer,
     FinishAnswer,
     MemoryAnswer,
     MemoryItem,
     NoteAnswer,
+    StartedStudy,
     StudyAnswer,
     TrialAnswer,
     TrialStatusAnswer,
@@ -106,6 +108,26 @@ class Desk:
         except ValidationError as error:
             raise ServerGone(f"The study's space cannot be read: {error.errors()[0]['msg']}.") from error
         return self._study
+
+    async def reopen(self, study_id: str) -> Study:
+        """Take up a study that was started elsewhere, with every trial that ended and, if it is finished, its test."""
+        uri = f"virtualmle://studies/{study_id}"
+        try:
+            read = await self.client.read_resource(uri)
+        except MCPError as error:
+            raise Refused(str(error)) from error
+        text = next((part.text for part in read.contents if isinstance(part, TextResourceContents)), "")
+        found = StartedStudy.model_validate_json(text)
+        self._study = StudyAnswer(study_id=study_id, brief=found.brief, next="")
+        self._space = found.study.space
+        asked = {"study_id": study_id, "level": "trial", "limit": 200}
+        for item in (await self.ask("read_memory", asked, MemoryAnswer)).items:
+            answer = await self.ask("get_trial", {"trial_id": item.id, "detail": "full"}, TrialAnswer)
+            if answer.status not in UNFINISHED:
+                self._keep(answer)
+        if found.study.finished:
+            await self.end()
+        return found.study
 
     async def run(self, proposal: Proposal) -> TrialAnswer:
         """Train what a policy proposed and wait for its end."""

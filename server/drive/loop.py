@@ -24,7 +24,7 @@ from server.drive.desk import Desk, Refused, ServerGone
 from server.drive.dialogue import Dialogue, ModelFailed, open_dialogue
 from server.drive.plan import Plan
 from server.policies import load
-from server.policies.base import Policy, Proposal, standings
+from server.policies.base import MissingExtra, Policy, Proposal, standings
 
 DEFAULT_SEEDS = 3
 """Trainings of the default, where the budget is wide enough for them."""
@@ -96,7 +96,7 @@ async def play(drive: Drive, client: Client, reports: Path) -> None:
         if drive.interrupted:
             with anyio.move_on_after(GOODBYE_SECONDS):
                 await _leave(drive)
-    except (Refused, ServerGone, ModelFailed) as error:
+    except (Refused, ServerGone, ModelFailed, MissingExtra) as error:
         drive.failure = str(error)
     drive.ended = True
 

@@ -78,8 +78,12 @@ def verdict(drive: Drive, report: Report) -> str:
     """One paragraph: whether the best beats the default on the sealed test by more than seed noise."""
     desk, metric = drive.desk_open, report.metric
     if desk.finish is None:
-        ended = "The drive was interrupted" if drive.interrupted else f"The drive broke off ({drive.failure})"
-        return f"{ended} before the end: the sealed test was not revealed, and nothing is claimed. {_so_far(drive)}"
+        ended = "The study is not finished"
+        if drive.interrupted:
+            ended = "The drive was interrupted before the end"
+        elif drive.failure is not None:
+            ended = f"The drive broke off ({drive.failure}) before the end"
+        return f"{ended}: the sealed test was not revealed, and nothing is claimed. {_so_far(drive)}"
     words = desk.finish.words or "The study is finished."
     found = [words]
     if report.best is not None and metric in report.best.test:
@@ -147,11 +151,9 @@ def _best(drive: Drive, report: Report) -> str:
 
 
 def _learned(report: Report) -> str:
-    order = {"summary": 0, "heuristic": 1, "reflection": 2}
-    notes = sorted(report.heuristics, key=lambda note: order.get(note.kind, 3))
     lines = [
         f"- **{note.kind}** `{note.heuristic_id}`{f' ({note.verdict})' if note.verdict else ''}: {_quoted(note.text)}"
-        for note in notes
+        for note in report.heuristics
     ]
     return "\n".join(lines) or "Nothing was written down."
 

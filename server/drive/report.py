@@ -123,7 +123,7 @@ def build(drive: Drive) -> Report:
         default=_default(desk),
         best=_best(desk),
         test_reveal=desk.finish.test_reveal if desk.finish else None,
-        heuristics=[_note(item) for item in drive.written],
+        heuristics=[_note(item) for item in _in_order(desk, drive.written)],
         seconds=round(drive.elapsed(), 1),
         versions=Versions(virtualmle=installed_version(), torch=_installed("torch"), python=platform.python_version()),
     )
@@ -132,6 +132,12 @@ def build(drive: Drive) -> Report:
 def _trial(answer: TrialAnswer) -> TrialPart:
     shown = answer.model_dump(include=set(TrialPart.model_fields) - {"validation"})
     return TrialPart(**shown, validation=answer.metrics)
+
+
+def _in_order(desk: Desk, items: list[MemoryItem]) -> list[MemoryItem]:
+    """What is for others first, then the reflections in the order of their trials."""
+    kinds, trials = {"summary": 0, "heuristic": 1}, {trial_id: place for place, trial_id in enumerate(desk.trials)}
+    return sorted(items, key=lambda item: (kinds.get(item.level, 2), trials.get(next(iter(item.evidence), ""), -1)))
 
 
 def _note(item: MemoryItem) -> NotePart:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import duckdb
 import numpy as np
+import numpy.typing as npt
 
 from trainers.data.dataset import Sequences
 from trainers.data.sql import count
@@ -97,16 +101,24 @@ def _index(connection: duckdb.DuckDBPyConnection, side: str) -> None:
 
 
 def _sequences(connection: duckdb.DuckDBPyConnection, timed: bool) -> Sequences:
-    ordered = connection.execute(
+    ordered = _columns(
+        connection,
         f"""SELECT i.index AS item{", e.time" if timed else ""} FROM events e
-        JOIN users u ON u.code = e."user" JOIN items i ON i.code = e.item ORDER BY u.index, e.time, e.row"""
-    ).fetchnumpy()
-    lengths = connection.execute(
-        'SELECT count(*) AS events FROM events e JOIN users u ON u.code = e."user" GROUP BY u.index ORDER BY u.index'
-    ).fetchnumpy()["events"]
+        JOIN users u ON u.code = e."user" JOIN items i ON i.code = e.item ORDER BY u.index, e.time, e.row""",
+    )
+    lengths = _columns(
+        connection,
+        'SELECT count(*) AS events FROM events e JOIN users u ON u.code = e."user" GROUP BY u.index ORDER BY u.index',
+    )["events"]
     return Sequences(
         items=np.asarray(ordered["item"], dtype=np.int32),
         offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
         num_items=count(connection, "items"),
         times=np.asarray(ordered["time"], dtype=np.float64) if timed else None,
     )
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, npt.NDArray[np.generic]]:
+    """A query's columns as arrays; duckdb's own type of them names pandas, which need not be installed."""
+    fetch = cast(Callable[[], dict[str, npt.NDArray[np.generic]]], getattr(connection.execute(query), "fetchnumpy"))  # noqa: B009
+    return fetch()

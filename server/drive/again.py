@@ -1,0 +1,46 @@
+"""The report of a study that is in memory already, whoever drove it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import cast
+
+from mcp import Client
+from rich.console import Console
+
+from memory.records import Study
+from server.drive.desk import Desk
+from server.drive.live import view_for
+from server.drive.loop import Drive
+from server.drive.page import write_report
+from server.drive.plan import Backbone, Plan, PolicyName, Preset
+from server.drive.report import Report
+
+
+async def report_again(client: Client, study_id: str, folder: Path) -> Report:
+    """Write report.md, report.json and the picture of a study into `folder`. Raises Refused where there is none."""
+    with view_for(Console(stderr=True, quiet=True)) as view:
+        desk = Desk(client, lambda epochs, most: None, 45.0)
+        study = await desk.reopen(study_id)
+        drive = Drive(plan_of(study), view, folder, desk, await desk.notes(), ended=True)
+    trained = sum((trial.seconds or 0.0) + (trial.eval_seconds or 0.0) for trial in desk.trials.values())
+    drive.began = time.monotonic() - trained
+    return write_report(drive, folder)
+
+
+def plan_of(study: Study) -> Plan:
+    """What a drive would be asked for to get this study again."""
+    numbers = study.max_trials or 8
+    return Plan(
+        dataset=study.dataset,
+        backbone=cast(Backbone, study.backbone),
+        policy=cast(PolicyName, study.policy),
+        trials=numbers,
+        budget_seconds=study.budget_seconds,
+        trial_seconds=study.trial_seconds,
+        seed=study.seed,
+        preset=cast(Preset, study.preset),
+        fixed={field.name: field.default for field in study.space.fields if field.fixed},
+        filter_seen=study.filter_seen,
+    )

@@ -15,13 +15,14 @@ import anyio
 import httpx2
 from anyio.abc import TaskGroup
 
-from server.home import MCP_PATH, OWNER_ENDED, HomeError, attach
+from server.home import MCP_PATH, OWNER_ENDED, HomeError, attach, find_owner
 from server.settings import Settings
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 """In a request's _meta from 2026-07-28 on: such a request needs no session."""
 
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_READING_TOOLS = ("list_datasets", "get_trial", "read_memory")
 _SESSION_HEADER = "mcp-session-id"
 _VERSION_HEADER = "mcp-protocol-version"
 _CONNECTION_CLOSED = -32000
@@ -80,6 +81,11 @@ class Message:
         if isinstance(name, str):
             headers["mcp-name"] = _header_value(name)
         return headers
+
+    @property
+    def may_have_effect(self) -> bool:
+        """Whether sending it twice could do something twice."""
+        return self.method == "tools/call" and self._params.get("name") not in _READING_TOOLS
 
     @property
     def _params(self) -> dict[str, Any]:
@@ -235,13 +241,14 @@ class Link:
             except _NotTaken:
                 continue
             except _Ended:
-                if message.method == "tools/call":  # it may have had its effect; all else may be asked again
+                if message.may_have_effect:
                     raise HomeError(OWNER_ENDED) from None
         raise HomeError(f"The owner keeps ending; {self._settings.home / 'owner.log'} says why.")
 
     async def _channel(self, resumes: bool) -> _Channel:
         async with self._lock:
-            if self._current is None or self._current.gone:
+            # The process is asked, for the end of its connections may be seen late.
+            if self._current is None or self._current.gone or find_owner(self._settings) is None:
                 # Earlier ones stay open to the end: an ending owner may still answer what it has.
                 http, presence = await self._stack.enter_async_context(attach(self._settings))
                 self._current = _Channel(http)

@@ -75,8 +75,8 @@ def relevant_notes(memory: Memory, study: Study, query: str | None = None, limit
     )
 
 
-def write_brief(memory: Memory, study: Study) -> Brief:
-    """The brief of a study; counts as a read of memory and so leaves a snapshot."""
+def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) -> Brief:
+    """The brief of a study. A read of memory, so it leaves a snapshot, unless it repeats the one given."""
     notes = relevant_notes(memory, study)
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.users)
@@ -94,7 +94,7 @@ def write_brief(memory: Memory, study: Study) -> Brief:
         noise=noise_line(sigma, 1, 1),
         budget={name: float(limit) for name, limit in limits.items()},
         memory=[note_line(ranked) for ranked in notes],
-        snapshot_id=memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
+        snapshot_id=snapshot_id or memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
     )
 
 

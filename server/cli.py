@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
+from server.causes import cause_of
 from server.home import prepare_home
 from server.settings import load_settings
 from server.version import installed_version
@@ -134,18 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug:
             raise
-        cause = _first(error)
+        cause = cause_of(error)
         if isinstance(cause, KeyboardInterrupt):
             return 130
         print(f"virtualmle: {_describe(cause)}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return error  # pyright: ignore[reportUnknownVariableType]
 
 
 def _describe(error: BaseException) -> str:

@@ -43,7 +43,8 @@ def register(server: MCPServer[Any]) -> None:
         """A study as it was started: what was asked for, its space and its brief. Holds no test number."""
         memory = runtime_of(ctx).memory
         found = _study(ctx, study_id)
-        return StartedStudy(study=found, brief=write_brief(memory, found)).model_dump_json()
+        brief = write_brief(memory, found, memory.latest_snapshot(study_id))
+        return StartedStudy(study=found, brief=brief).model_dump_json()
 
     @server.resource("virtualmle://trials/{trial_id}/curve", mime_type="application/json")
     def curve(trial_id: str, ctx: Context[Any, Any]) -> str:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 VALIDATION = {"ndcg@10": 0.05, "recall@10": 0.1}
@@ -41,9 +40,12 @@ def epoch(directory: Path) -> None:
 
 def sleep_for_ever(directory: Path) -> int:
     """Says that it is at work, then does nothing until it is ended."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)  # a signal that arrives just before the read still ends it
     (directory / "ready").write_text(str(os.getpid()))
     while True:
-        time.sleep(0.02)  # short: a signal that arrives just before a sleep is only handled after it
+        os.read(woken, 1)
 
 
 def well(directory: Path, spec: dict) -> int:
@@ -81,17 +83,16 @@ def stubborn(directory: Path, spec: dict) -> int:
 def parent(directory: Path, spec: dict) -> int:
     """Leaves a process in a session of its own, whose parent has ended."""
     code = (
-        "import os, signal, sys, time; os.fork() and os._exit(0); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+        "import os, pathlib, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); child = os.fork()\n"
+        "if child: pathlib.Path(sys.argv[1]).write_text(str(child)); os._exit(0)\n"
+        "signal.pause()"
     )
     subprocess.run([sys.executable, "-c", code, str(directory / "grandchild")], start_new_session=True, check=True)
-    while not (directory / "grandchild").exists() or not (directory / "grandchild").read_text():
-        time.sleep(0.01)
     return stubborn(directory, spec)
 
 
 def parent_that_ends(directory: Path, spec: dict) -> int:
-    code = "import time; time.sleep(600)"
+    code = "import signal; signal.pause()"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     (directory / "grandchild").write_text(str(process.pid))
     result(directory, spec)

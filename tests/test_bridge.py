@@ -95,6 +95,22 @@ async def test_two_bridges_started_at_once_share_one_owner(home: Path) -> None:
     assert [process.pid for process in owners(home)] == [owner_of(home).pid]
 
 
+async def test_two_studies_at_once_from_two_stdio_clients_do_not_mix(home: Path) -> None:
+    async with Client(bridge(home)) as one, Client(bridge(home)) as other:
+        clients, answers = (one, other), ([], [])
+        studies = [await new_study(client, space={"max_epochs": 1, "dropout": [0.5, 0.1]}) for client in clients]
+        async with anyio.create_task_group() as tasks:
+            for client, study_id, answer in zip(clients, studies, answers, strict=True):
+                tasks.start_soon(run_trial, client, study_id, answer)
+        trials = [answer[0].structured_content["trial_id"] for answer in answers]
+        for client, study_id, trial_id in zip(clients, studies, trials, strict=True):
+            ended = await client.call_tool("get_trial", {"trial_id": trial_id, "wait_seconds": 120})
+            assert (ended.structured_content["study_id"], ended.structured_content["number"]) == (study_id, 0)
+            assert await _trials(client, study_id) == {trial_id: "ok"}
+        assert trials[0] != trials[1]
+        assert len(owners(home)) == 1
+
+
 @ERAS
 async def test_a_session_goes_on_with_a_new_owner_after_the_owner_was_killed(home: Path, era: str) -> None:
     async with Client(bridge(home), mode=era) as client:

@@ -1,5 +1,6 @@
 """The MCP tools through an in-memory client, over a stub executor."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -301,8 +302,6 @@ async def test_two_studies_at_once_do_not_mix(tmp_path: Path) -> None:
 
 
 async def test_both_forms_of_an_answer_carry_the_same_facts(tmp_path: Path) -> None:
-    import json
-
     async with desk(tmp_path) as at:
         answer = await at.client.call_tool("start_study", {"dataset": "demo"})
         assert json.loads(answer.content[0].text) == answer.structured_content  # type: ignore[union-attr]
@@ -355,3 +354,13 @@ async def test_the_report_of_a_study_can_be_written_again_by_anyone(tmp_path: Pa
         assert sorted(path.name for path in (tmp_path / "ended").iterdir()) == [
             "best-so-far.svg", "report.json", "report.md",
         ]  # fmt: skip
+
+
+async def test_a_study_read_as_a_resource_shows_its_brief_and_leaves_no_new_snapshot(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        started = await at.call("start_study", dataset="demo", max_trials=2)
+        found = await at.client.read_resource(f"virtualmle://studies/{started['study_id']}")
+        read = json.loads(found.contents[0].text)  # type: ignore[union-attr]
+        assert read["study"]["study_id"] == started["study_id"]
+        assert read["brief"] == started["brief"]
+        assert at.runtime.memory.latest_snapshot(started["study_id"]) == started["brief"]["snapshot_id"]

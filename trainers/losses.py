@@ -45,7 +45,20 @@ def shared_softmax(states: Tensor, table: Tensor, targets: Tensor, negatives: Te
     return (torch.cat([positive, negative], 1).logsumexp(1, keepdim=True) - positive).mean()
 
 
-class FullSoftmax(torch.autograd.Function):
+class _GradientsOfForward(torch.autograd.Function):
+    """A loss whose forward pass made and saved the gradients of its first two arguments, states and table."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
+        ctx: FunctionCtx, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        states_grad, table_grad = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        others = [None] * (len(ctx.needs_input_grad) - 2)  # pyright: ignore[reportAttributeAccessIssue]
+        return states_grad * gradients[0], table_grad * gradients[0], *others
+
+
+class FullSoftmax(_GradientsOfForward):
     """Cross entropy whose gradients are made in the forward pass: no block of scores outlives its turn."""
 
     @staticmethod
@@ -70,16 +83,8 @@ class FullSoftmax(torch.autograd.Function):
         ctx.save_for_backward(states_grad.div_(N), table_grad.div_(N))
         return losses.mean()
 
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
-        ctx: FunctionCtx, *gradients: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        states_grad, table_grad = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
-        return states_grad * gradients[0], table_grad * gradients[0], None
 
-
-class SampledSoftmax(torch.autograd.Function):
+class SampledSoftmax(_GradientsOfForward):
     """Cross entropy against negatives of each position's own, its gradients made in the forward pass.
 
     Where negatives cover a fair part of the catalogue, all items are scored and the sampled scores picked out: one
@@ -110,14 +115,6 @@ class SampledSoftmax(torch.autograd.Function):
                 table_grad.index_add_(0, candidates.flatten(), pulls.view(-1, D))
         ctx.save_for_backward(states_grad.div_(N), table_grad.div_(N))
         return losses.mean()
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
-        ctx: FunctionCtx, *gradients: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        states_grad, table_grad = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
-        return states_grad * gradients[0], table_grad * gradients[0], None, None
 
 
 def _shares(scores: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio
 import httpx2
@@ -238,13 +238,6 @@ def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
         epochs=answer.epochs,
         best_epoch=answer.best_epoch,
     )
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """The first real exception in a group of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast(BaseExceptionGroup[BaseException], error).exceptions[0]
-    return error
 
 
 def text_of(result: CallToolResult) -> str:

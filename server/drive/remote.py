@@ -10,7 +10,7 @@ import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from server.drive.desk import cause_of
+from server.causes import cause_of
 
 CONNECT_SECONDS = 10.0
 

@@ -11,7 +11,7 @@ import typer
 from mcp import Client
 from rich.console import Console
 
-from server.drive.desk import cause_of
+from server.causes import cause_of
 from server.drive.live import view_for
 from server.drive.loop import Drive, play
 from server.drive.page import verdict, write_report

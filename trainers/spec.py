@@ -169,7 +169,11 @@ def _kind(annotation: Any) -> dict[str, Any]:
 
 
 class TrialSpec(BaseModel):
-    """spec.json: what a child is asked to do. No absolute path: datasets resolve by hash under `--datasets`."""
+    """spec.json: what a child is asked to do. No absolute path: datasets resolve by hash under `--datasets`.
+
+    `weights_of` names a finished trial of the same training fingerprint, whose run directory lies beside this one.
+    `stop_below`: the training is `stopped` after epoch e if no epoch so far validated at `stop_below[e - 1]` or above.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -182,6 +186,8 @@ class TrialSpec(BaseModel):
     threads: int
     metric: str = "ndcg@10"
     filter_seen: FilterSeen = "auto"
+    weights_of: str | None = None
+    stop_below: tuple[float, ...] = ()
 
 
 class Epoch(BaseModel):
@@ -213,6 +219,8 @@ class TrialResult(BaseModel):
     parameters: int | None = None
     device: str | None = None
     threads: int | None = None
+    weights_of: str | None = None
+    predicted_memory_mb: float | None = None
     trainer_version: str = TRAINER_VERSION
     versions: dict[str, str] = {}
 

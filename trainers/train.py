@@ -89,12 +89,23 @@ def train(
         on_epoch(line)
         if state.epochs_without_gain() >= spec.patience:
             break
+        if hopeless(state, trial) and epoch < spec.max_epochs:
+            outcome = "stopped"
+            break
         if time.monotonic() >= deadline and epoch < spec.max_epochs:
             outcome = "timed_out"
             break
     if state.best is not None:
         model.load_state_dict(state.best.weights)
     return outcome, state
+
+
+def hopeless(state: TrainState, trial: TrialSpec) -> bool:
+    """Whether the best epoch so far validated below what the trial's rule asks for by now."""
+    epoch = len(state.history)
+    if state.best is None or epoch > len(trial.stop_below):
+        return False
+    return state.best.validation[trial.metric] < trial.stop_below[epoch - 1]
 
 
 def optimizer_of(spec: Spec, model: Encoder) -> torch.optim.Optimizer:

@@ -36,3 +36,13 @@ def trial(number: int, score: float | None, *, changes: Config | None = None, se
         "validation": {} if score is None else {"ndcg@10": score},
     }  # fmt: skip
     return Trial(**{**given, **values})
+
+
+ENCODERS = [
+    ("sasrec", {}),
+    ("sasrec", {"num_blocks": 1, "num_heads": 1, "tie_embeddings": False, "scale_embeddings": True}),
+    ("hstu", {}),
+    ("hstu", {"num_blocks": 1, "num_heads": 4, "tie_embeddings": False, "scale_embeddings": True}),
+    ("hstu", {"linear_dim": 8, "attention_dim": 12, "normalize_embeddings": True}),
+]
+"""Encoders that differ in every part: backbone, and what differs from a small spec."""

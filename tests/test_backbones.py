@@ -8,19 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests import padded
+from tests.examples import ENCODERS
 from trainers.backbones import BACKBONES, Encoder, build
 from trainers.batches import Layout, newest
 from trainers.spec import SPECS, Spec
 
 ITEMS = 40
-VARIANTS = [
-    ("sasrec", {}),
-    ("sasrec", {"num_blocks": 1, "num_heads": 1, "tie_embeddings": False, "scale_embeddings": True}),
-    ("hstu", {}),
-    ("hstu", {"num_blocks": 1, "num_heads": 4, "tie_embeddings": False, "scale_embeddings": True}),
-    ("hstu", {"linear_dim": 8, "attention_dim": 12, "normalize_embeddings": True}),
-]
-every_variant = pytest.mark.parametrize(("backbone", "config"), VARIANTS)
+every_variant = pytest.mark.parametrize(("backbone", "config"), ENCODERS)
 every_backbone = pytest.mark.parametrize("backbone", sorted(BACKBONES))
 
 
@@ -51,8 +45,8 @@ def uneven() -> list[list[int]]:
 
 def test_the_layout_puts_sequences_of_like_length_side_by_side() -> None:
     layout = Layout.of(torch.tensor([0, 3, 4, 8]), torch.device("cpu"))
-    assert layout.groups == ((1, 1), (2, 4))  # the one of 1 alone; those of 3 and 4 in rows of 4
-    assert layout.slots.tolist() == [1, 2, 3, 0, 5, 6, 7, 8]
+    assert layout.padding.groups == ((1, 1), (2, 4))  # the one of 1 alone; those of 3 and 4 in rows of 4
+    assert layout.padding.slots.tolist() == [1, 2, 3, 0, 5, 6, 7, 8]
     assert layout.recency.tolist() == [2, 1, 0, 0, 3, 2, 1, 0]
 
 

@@ -27,6 +27,9 @@ class Scripted(Encoder):
     def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
         return self.scores[items]
 
+    def output_rows(self, items: Tensor) -> Tensor:
+        return self.output_table()[items]
+
     def output_table(self) -> Tensor:
         return torch.eye(self.scores.shape[1])
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainers import losses
+from trainers.backbones import build
 from trainers.spec import SASRecSpec
 
 N, V, D, K = 23, 17, 8, 5
@@ -71,7 +72,11 @@ def test_sampled_softmax_is_cross_entropy_over_target_and_own_negatives(
 
 def test_shared_softmax_is_cross_entropy_over_target_and_one_set_of_negatives() -> None:
     negatives = torch.randint(V, (K,), generator=torch.Generator().manual_seed(1))
-    assert_same(lambda *tensors: losses.shared_softmax(*tensors, negatives), by_definition(negatives.expand(N, K)))
+
+    def ours(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        return losses.shared_softmax(states, table[torch.cat([targets, negatives])], targets, negatives)
+
+    assert_same(ours, by_definition(negatives.expand(N, K)))
 
 
 def test_a_spec_chooses_the_loss_and_draws_its_negatives_from_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +85,7 @@ def test_a_spec_chooses_the_loss_and_draws_its_negatives_from_the_generator(monk
         monkeypatch.setattr(losses, name, lambda *tensors: shapes.append((tensors[3].shape, tensors[3].sum().item())))
     for sharing, seed in (("batch", 1), ("batch", 1), ("batch", 2), ("position", 1)):
         spec = SASRecSpec(loss="sampled_softmax", num_negatives=64, negative_sharing=sharing)
-        losses.loss_of(spec, *inputs(), torch.Generator().manual_seed(seed))
+        states, _, targets = inputs()
+        losses.loss_of(spec, build(spec, V), states, targets, torch.Generator().manual_seed(seed), bf16=False)
     assert [shape for shape, _ in shapes] == [(64,), (64,), (64,), (N, 64)]
     assert shapes[0] == shapes[1] != shapes[2]

@@ -117,7 +117,7 @@ def test_cancelling_ends_it_between_batches_with_its_best_epoch() -> None:
 
 
 def test_a_loss_that_is_not_finite_is_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "loss_of", lambda spec, states, *rest: states.sum() * torch.nan)
+    monkeypatch.setattr(training, "loss_of", lambda spec, model, states, *rest: states.sum() * torch.nan)
     with pytest.raises(Diverged, match=r"^the loss is nan in epoch 1$"):
         train(trial(), DATA)
 
@@ -145,8 +145,9 @@ def test_the_gradient_is_clipped_to_the_norm_that_the_spec_names() -> None:
 @pytest.mark.parametrize(("optimizer", "decoupled"), [("adam", False), ("adamw", True)])
 def test_the_optimizer_is_the_one_that_the_spec_names(optimizer: str, decoupled: bool) -> None:
     _, state = train(trial(max_epochs=1, optimizer=optimizer, beta2=0.9, weight_decay=0.1), DATA)
-    (group,) = state.optimizer.param_groups
-    assert (type(state.optimizer).__name__.lower(), group["betas"], group["weight_decay"], group["lr"]) == (
+    (optimizer_used,) = state.optimizers
+    (group,) = optimizer_used.param_groups
+    assert (type(optimizer_used).__name__.lower(), group["betas"], group["weight_decay"], group["lr"]) == (
         optimizer, (0.9, 0.9), 0.1, 1e-3,
     )  # fmt: skip
     assert bool(group.get("decoupled_weight_decay")) == decoupled

@@ -1,9 +1,8 @@
-"""python -m trainers run DIR | evaluate DIR: the commands of a child process; what they find out is written to DIR."""
+"""python -m trainers run DIR | evaluate DIR | worker: the commands of a child process; results are written to DIR."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import threading
@@ -19,21 +18,15 @@ def main(arguments: list[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: cancel.set())  # before torch is there: it takes seconds to load
     options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    from trainers import reveal, trial
+    if options.command == "worker":
+        from trainers import worker
 
-    try:
-        if options.command == "run":
-            seconds = options.deadline_seconds
-            deadline = inf if seconds is None else started + seconds
-            trial.run(options.directory, options.datasets, cancel.is_set, deadline)
-        else:
-            trial.write(options.directory / "revealed.json", reveal.reveal(options.directory, options.datasets))
-    except Exception as error:
-        logging.getLogger("trainers").debug("failed", exc_info=error)
-        sys.stderr.write(f"trainers: {trial.line_of(error)}\n")
-        return 1
-    return 0
+        return worker.serve(options.datasets, forks=not options.one_at_a_time)
+    from trainers.tasks import perform
+
+    seconds = options.deadline_seconds if options.command == "run" else None
+    deadline = inf if seconds is None else started + seconds
+    return perform(options.command, options.directory, options.datasets, cancel.is_set, deadline)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,8 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train the run directory DIR, from spec.json to result.json")
     run.add_argument("--deadline-seconds", type=float, metavar="S", help="end at the next epoch boundary after S")
     evaluate = commands.add_parser("evaluate", help="read the sealed test, from evaluate.json to revealed.json")
+    worker = commands.add_parser("worker", help="stay loaded, and run or evaluate what each line of stdin asks for")
+    worker.add_argument("--one-at-a-time", action="store_true", help="work in this process, which keeps its GPU open")
     for command in (run, evaluate):
         command.add_argument("directory", type=Path, metavar="DIR")
+    for command in (run, evaluate, worker):
         command.add_argument("--datasets", type=Path, required=True, help="the folder of stored datasets")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -37,20 +38,54 @@ def newest(states: Tensor, offsets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
+    """Where packed sequences begin, how far their tokens are from the newest, and how to pad them where needed."""
+
+    offsets: Tensor  # (B+1,) on the host
+    recency: Tensor  # (N,) distance from the newest item of the sequence, which is 0; on the device
+
+    @classmethod
+    def of(cls, offsets: Tensor, device: torch.device) -> Layout:
+        """The layout of sequences that start at `offsets` (B+1,), a tensor on the host; none is empty."""
+        lengths = offsets.diff()
+        recency = torch.repeat_interleave(offsets[1:] - 1, lengths) - torch.arange(int(offsets[-1]))
+        return cls(offsets, recency.to(device, non_blocking=True))
+
+    @cached_property
+    def padding(self) -> Padding:
+        """The groups of padded sequences, computed when first asked for."""
+        return Padding.of(self.offsets.numpy(), self.recency.device)
+
+    def by_sequence(self, tokens: Tensor, attend: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Applies `attend` to every group of padded sequences: (N, C) -> (N, E).
+
+        `attend` gets tokens (B, T, C) and their row numbers (B, T) among the packed, and gives (B, T, E).
+        """
+        slots, sizes = self.padding.slots, [count * width for count, width in self.padding.groups]
+        padded = tokens.new_zeros(sum(sizes), tokens.shape[1]).index_copy(0, slots, tokens)
+        numbers = slots.new_zeros(sum(sizes)).index_copy_(0, slots, torch.arange(len(slots), device=slots.device))
+        groups = [
+            attend(group.view(count, width, -1), rows.view(count, width)).reshape(count * width, -1)
+            for group, rows, (count, width) in zip(
+                padded.split(sizes), numbers.split(sizes), self.padding.groups, strict=True
+            )
+        ]
+        return torch.cat(groups).index_select(0, slots)
+
+
+@dataclass(frozen=True)
+class Padding:
     """Where the tokens of packed sequences go when an operation needs them sequence by sequence.
 
     Sequences of like length form a group, padded on the right to its longest, so that little is wasted and a causal
     operation never sees padding from a real token. Computed on the host: no device has to be asked for a shape.
     """
 
-    recency: Tensor  # (N,) distance from the newest item of the sequence, which is 0
     slots: Tensor  # (N,) row of each token among the padded rows
     groups: tuple[tuple[int, int], ...]  # (sequences, width) of each group, in the order of the padded rows
 
     @classmethod
-    def of(cls, offsets: Tensor, device: torch.device) -> Layout:
-        """The layout of sequences that start at `offsets` (B+1,), a tensor on the host; none is empty."""
-        bounds = offsets.numpy()
+    def of(cls, bounds: npt.NDArray[np.int64], device: torch.device) -> Padding:
+        """The groups of sequences that start at `bounds` (B+1,)."""
         lengths = np.diff(bounds)
         doublings = np.ceil(np.log2(lengths))
         first = np.empty_like(lengths)
@@ -62,23 +97,7 @@ class Layout:
             first[members] = padded + width * np.arange(len(members))
             groups.append((len(members), width))
             padded += width * len(members)
-        slots = rows_of(first, lengths)
-        recency = np.repeat(bounds[1:] - 1, lengths) - np.arange(len(slots))
-        return cls(
-            torch.from_numpy(recency).to(device, non_blocking=True),
-            torch.from_numpy(slots).to(device, non_blocking=True),
-            tuple(groups),
-        )
-
-    def by_sequence(self, tokens: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
-        """Applies `attend` (B, T, C) -> (B, T, E) to every group of sequences: (N, C) -> (N, E)."""
-        sizes = [count * width for count, width in self.groups]
-        padded = tokens.new_zeros(sum(sizes), tokens.shape[1]).index_copy(0, self.slots, tokens)
-        groups = [
-            attend(group.view(count, width, -1)).reshape(count * width, -1)
-            for group, (count, width) in zip(padded.split(sizes), self.groups, strict=True)
-        ]
-        return torch.cat(groups).index_select(0, self.slots)
+        return cls(torch.from_numpy(rows_of(first, lengths)).to(device, non_blocking=True), tuple(groups))
 
 
 @dataclass(frozen=True)

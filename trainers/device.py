@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+from functools import cache
 
 import torch
 
@@ -12,6 +13,15 @@ import torch
 def pick() -> torch.device:
     """The first GPU that is visible to this process, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether products in bf16 are much faster than in fp32 here."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name says it
+    return bool(supported and supported())
 
 
 def describe(device: torch.device) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainers import native
 from trainers.backbones import Encoder
 from trainers.batches import newest, rows_of
 from trainers.metrics import Filter
@@ -80,27 +81,38 @@ def ranks(model: Encoder, evaluation: Evaluation) -> npt.NDArray[np.int64]:
     found = torch.empty_like(evaluation.targets)
     finite = torch.ones((), dtype=torch.bool, device=table.device)
     small = min(BLOCK_USERS, max(16, BLOCK_SCORES // len(table)))
+    rows, buffer = table.T, table.new_empty(small, len(table))
     for start in range(0, len(found), BLOCK_USERS):
         offsets = evaluation.offsets[start : start + BLOCK_USERS + 1]
         states = model.encode(evaluation.items[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
         states = newest(states, offsets - offsets[0])  # (b, D)
         for first in range(0, len(states), small):
             users = slice(start + first, start + min(first + small, len(states)))
-            scores = states[first : first + small] @ table.T  # (b, V)
-            finite &= scores.sum().isfinite()
-            found[users] = _ranks_of(scores, evaluation, users)
+            scores = torch.mm(states[first : first + small], rows, out=buffer[: users.stop - users.start])  # (b, V)
+            ahead, whole = _reaching(scores, evaluation.targets[users])
+            found[users] = ahead - _filtered_reaching(scores, evaluation, users)
+            finite &= whole
     if not finite:
         raise Diverged("a score is not finite")
     found.masked_fill_(evaluation.lost, len(table) + 1)
     return found.cpu().numpy()
 
 
-def _ranks_of(scores: Tensor, evaluation: Evaluation, users: slice) -> Tensor:
-    """Items scored at least as high as the target (b,), itself counted, less the filtered ones. Overwrites `scores`."""
+def _reaching(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Items scored at least as high as the target (b,), itself counted; and whether all scores are finite."""
+    goals = scores.gather(1, targets[:, None])  # (b, 1)
+    if native.serves(scores):
+        found = torch.empty_like(targets)
+        native.call("count_reaching", scores, goals, *scores.shape, found)
+        return found, found.all()  # every target reaches itself, so none is a number that is not finite
+    return scores.ge(goals).sum(1), scores.sum().isfinite()
+
+
+def _filtered_reaching(scores: Tensor, evaluation: Evaluation, users: slice) -> Tensor:
+    """How many of the filtered items of each user are scored at least as high as the target (b,)."""
     bounds = evaluation.filtered_offsets[users.start : users.stop + 1]
     items = evaluation.filtered[int(bounds[0]) : int(bounds[-1])]
     rows = torch.repeat_interleave(bounds.diff()).to(items.device, non_blocking=True)
-    goals = scores.gather(1, evaluation.targets[users, None])  # (b, 1)
-    reach = (scores[rows, items] >= goals[rows, 0]).to(scores.dtype)
-    ahead = scores.ge_(goals).sum(1)
-    return ahead.index_add_(0, rows, reach, alpha=-1).long()
+    goals = scores.gather(1, evaluation.targets[users, None]).squeeze(1)
+    reach = scores[rows, items] >= goals[rows]
+    return torch.zeros_like(evaluation.targets[users]).index_add_(0, rows, reach.long())

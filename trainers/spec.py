@@ -65,6 +65,15 @@ class Spec(BaseModel):
         Literal["batch", "position"],
         Knob("training", when=("loss", ("sampled_softmax",)), about="one set a batch, or one a position (slow)"),
     ] = "batch"
+    table_updates: Annotated[
+        Literal["all_rows", "touched_rows"],
+        Knob(
+            "training",
+            neutral="all_rows",
+            when=("loss", ("sampled_softmax",)),
+            about="item rows that a step updates: for a large catalogue only those in the batch",
+        ),
+    ] = "all_rows"
     train_targets: Annotated[
         Literal["all_positions", "last_position"], Knob("training", neutral="all_positions", about="what predicts")
     ] = "all_positions"
@@ -117,7 +126,7 @@ _PAPER: dict[str, Config] = {
 }  # fmt: skip
 
 FULL_SOFTMAX_ITEMS = 100_000
-"""Above this catalogue size `strong` trains with sampled softmax: a full one no longer pays."""
+"""Above this catalogue size `strong` trains with sampled softmax and updates touched rows: all items no longer pay."""
 LENGTHS = (50, 100, 200)
 """`strong` takes the smallest of these that covers 90 % of users whole."""
 
@@ -148,7 +157,7 @@ def preset(name: Preset, backbone: str, facts: DatasetFacts) -> Spec:
         return spec.model_validate(_PAPER[backbone])
     config: Config = {"max_length": next((n for n in LENGTHS if facts.p90_length <= n), LENGTHS[-1])}
     if facts.items > FULL_SOFTMAX_ITEMS:
-        config["loss"] = "sampled_softmax"
+        config |= {"loss": "sampled_softmax", "table_updates": "touched_rows"}
     return spec.model_validate(config)
 
 

@@ -19,6 +19,7 @@ from trainers.data import TrainingData
 from trainers.evaluate import Diverged, Evaluation, ranks
 from trainers.losses import loss_of
 from trainers.metrics import filter_rule, metrics_of
+from trainers.optimizers import clip_gradients, optimizers_of
 from trainers.spec import SPECS, Epoch, Outcome, Spec, TrialSpec
 
 
@@ -37,7 +38,7 @@ class TrainState:
     """All that changes from epoch to epoch."""
 
     model: Encoder
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     best: Best | None = None
     history: list[Epoch] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ def train(
     device = devices.pick()
     torch.manual_seed(keyed(trial.seed, 0, "weights"))
     model = build(spec, data.num_items).to(device)
-    state = TrainState(model, optimizer_of(spec, model))
+    state = TrainState(model, optimizers_of(spec, model))
     rows = TrainingRows(data, spec, device)
     rule = filter_rule(trial.filter_seen, data.facts)
     evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
@@ -108,18 +109,6 @@ def hopeless(state: TrainState, trial: TrialSpec) -> bool:
     return state.best.validation[trial.metric] < trial.stop_below[epoch - 1]
 
 
-def optimizer_of(spec: Spec, model: Encoder) -> torch.optim.Optimizer:
-    """Adam with L2 decay, or AdamW with decay decoupled from the gradient; the rate is constant."""
-    kind = torch.optim.AdamW if spec.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        model.parameters(),
-        lr=spec.learning_rate,
-        betas=(0.9, spec.beta2),
-        weight_decay=spec.weight_decay,
-        fused=True,
-    )
-
-
 def train_epoch(
     spec: Spec,
     state: TrainState,
@@ -132,24 +121,26 @@ def train_epoch(
 
     Order, negatives and dropout depend on (seed, epoch) alone, so an epoch can be run without those before it.
     """
-    model, optimizer = state.model, state.optimizer
+    model = state.model
     model.train()
-    torch.manual_seed(keyed(seed, epoch, "dropout"))
+    model.masks.restart(keyed(seed, epoch, "dropout"))
     negatives = torch.Generator(rows.device).manual_seed(keyed(seed, epoch, "negatives"))
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     predictions = 0
+    bf16 = devices.multiplies_bf16(rows.device)
     for batch in rows.epoch(seed, epoch):
         if cancelled():
             return None
         states = model.encode(batch.items, batch.offsets)  # (N, D)
         if spec.train_targets == "last_position":
             states = newest(states, batch.offsets)  # (B, D)
-        loss = loss_of(spec, states, model.output_table(), batch.targets, negatives)
-        optimizer.zero_grad()
+        loss = loss_of(spec, model, states, batch.targets, negatives, bf16)
+        model.zero_grad()
         loss.backward()
         if spec.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), spec.gradient_clip)
-        optimizer.step()
+            clip_gradients(model.parameters(), spec.gradient_clip)
+        for optimizer in state.optimizers:
+            optimizer.step()
         total += loss.detach() * len(batch.targets)
         predictions += len(batch.targets)
     mean = float(total) / predictions

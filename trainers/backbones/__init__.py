@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from importlib import import_module
+from typing import Self
 
 from torch import Tensor, nn
 
+from trainers.fused import Masks
 from trainers.spec import Spec
 
 BACKBONES = {
@@ -16,7 +18,19 @@ BACKBONES = {
 
 
 class Encoder(nn.Module, ABC):
-    """An item is scored as the dot product of a state and the item's row of the output table."""
+    """An item is scored as the dot product of a state and the item's row of the output table.
+
+    `masks` gives the dropout masks of a training step; restarting it repeats them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks = Masks()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training drops, evaluation does not."""
+        self.masks.training = mode
+        return super().train(mode)
 
     @abstractmethod
     def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
@@ -24,6 +38,12 @@ class Encoder(nn.Module, ABC):
 
         No sequence is empty or longer than max_length; a state knows only the items up to its own.
         """
+
+    num_items: int
+
+    @abstractmethod
+    def output_rows(self, items: Tensor) -> Tensor:
+        """The rows (K, D) of the output table that belong to `items` (K,)."""
 
     @abstractmethod
     def output_table(self) -> Tensor:

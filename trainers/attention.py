@@ -1,0 +1,140 @@
+"""Causal attention inside packed sequences, its weights softmax or pointwise: in plain torch, and compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from trainers import native
+from trainers.batches import Layout
+from trainers.fused import Mask
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where the heads' queries, keys and values stand in a row of projections: first columns, widths, and steps."""
+
+    count: int
+    row: int
+    key_width: int
+    value_width: int
+    query: int
+    key: int
+    value: int
+    key_step: int
+    value_step: int
+
+    @cached_property
+    def native(self) -> native.Heads:
+        """The same as a kernel takes it."""
+        return native.Heads(*(getattr(self, name) for name, *_ in native.Heads._fields_))
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys (B, H, T, K) and values (B, H, T, W) of projections (B, T, row)."""
+        size = (len(rows), self.count, rows.shape[1])
+        strides = rows.stride()
+
+        def part(first: int, width: int, step: int) -> Tensor:
+            at = rows.storage_offset() + first * strides[2]
+            return rows.as_strided((*size, width), (strides[0], step * strides[2], strides[1], strides[2]), at)
+
+        queries, keys = (part(first, self.key_width, self.key_step) for first in (self.query, self.key))
+        return queries, keys, part(self.value, self.value_width, self.value_step)
+
+
+def softmax_attention(x: Tensor, layout: Layout, heads: Heads, mask: Mask, longest: int) -> Tensor:
+    """Scaled dot-product attention of projections x (N, row): (N, H * W); `mask` drops weights."""
+    scale = heads.key_width**-0.5
+    if native.serves(x):
+        return _SoftmaxAttention.apply(x, layout, heads, mask, longest, scale)
+
+    def attend(rows: Tensor, numbers: Tensor) -> Tensor:
+        q, k, v = heads.split(rows)
+        if x.is_cuda or not mask.probability:
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=mask.probability, is_causal=True)
+        else:
+            later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
+            weights = (q @ k.transpose(-1, -2) * scale).masked_fill(later, -torch.inf).softmax(-1)
+            mixed = (weights * _weight_factors(mask, numbers, heads.count, longest)) @ v
+        return mixed.transpose(1, 2).flatten(2)
+
+    return layout.by_sequence(x, attend)
+
+
+def pointwise_attention(
+    x: Tensor, bias: Tensor, layout: Layout, heads: Heads, mask: Mask, longest: int, divisor: float
+) -> Tensor:
+    """Weights SiLU(q k' + bias[distance]) / divisor (Zhai et al. 2024) of projections x (N, row): (N, H * W)."""
+    if native.serves(x, bias):
+        return _PointwiseAttention.apply(x, bias, layout, heads, mask, longest, divisor)
+
+    def attend(rows: Tensor, numbers: Tensor) -> Tensor:
+        q, k, v = heads.split(rows)
+        steps = torch.arange(rows.shape[1], device=x.device)
+        distance = steps[:, None] - steps  # (T, T)
+        biases = F.embedding(distance.clamp(min=0), bias[:, None]).squeeze(-1)
+        weights = F.silu(q @ k.transpose(-1, -2) + biases) / divisor  # (B, H, T, T)
+        weights = weights.masked_fill(distance < 0, 0.0)
+        if x.is_cuda:
+            weights = mask.drop(weights)
+        elif mask.probability:
+            weights = weights * _weight_factors(mask, numbers, heads.count, longest)
+        return (weights @ v).transpose(1, 2).flatten(2)
+
+    return layout.by_sequence(x, attend)
+
+
+def _weight_factors(mask: Mask, numbers: Tensor, heads: int, longest: int) -> Tensor:
+    """Factors (B, H, T, T) for the weight of token u at query t, counted by row, head and distance."""
+    steps = torch.arange(numbers.shape[1])
+    distance = (steps[:, None] - steps).clamp(min=0)
+    queries = numbers[:, None, :, None] * heads + torch.arange(heads)[:, None, None]  # (B, H, T, 1)
+    return mask.factors(queries * longest + distance)
+
+
+class _SoftmaxAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: Layout, heads: Heads, mask: Mask, longest: int, scale: float) -> Tensor:
+        out = x.new_empty(len(x), heads.count * heads.value_width)
+        offsets = layout.offsets
+        ctx.save_for_backward(x, offsets)
+        ctx.given = (len(offsets) - 1, heads.native, scale, mask.native, longest)
+        native.call("attend_softmax", x, offsets, *ctx.given, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, offsets = ctx.saved_tensors
+        x_gradient = torch.zeros_like(x)
+        native.call("attend_softmax_backward", x, offsets, *ctx.given, gradient.contiguous(), x_gradient)
+        return x_gradient, None, None, None, None, None
+
+
+class _PointwiseAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor, layout: Layout, heads: Heads, mask: Mask, longest: int, divisor: float
+    ) -> Tensor:
+        out = x.new_empty(len(x), heads.count * heads.value_width)
+        offsets = layout.offsets
+        ctx.save_for_backward(x, offsets, bias)
+        ctx.given = (len(offsets) - 1, heads.native, bias, divisor, mask.native, longest)
+        native.call("attend_pointwise", x, offsets, *ctx.given, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, offsets, bias = ctx.saved_tensors
+        x_gradient = torch.zeros_like(x)
+        parts = bias.new_zeros(torch.get_num_threads(), len(bias))
+        given = (*ctx.given, gradient.contiguous(), x_gradient, parts)
+        native.call("attend_pointwise_backward", x, offsets, *given)
+        return x_gradient, parts.sum(0), None, None, None, None, None

@@ -1,0 +1,28 @@
+"""What a child is asked to do in a directory, whether it was started for it or forked; every failure is one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+
+from trainers import reveal, trial
+
+
+def perform(
+    task: str, directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda: False, deadline: float = inf
+) -> int:
+    """Exit code 0 when a result was written, whatever its status; 1, with one line, when even that failed."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    try:
+        if task == "run":
+            trial.run(directory, datasets, cancelled, deadline)
+        else:
+            trial.write(directory / "revealed.json", reveal.reveal(directory, datasets))
+    except Exception as error:
+        logging.getLogger("trainers").debug("failed", exc_info=error)
+        sys.stderr.write(f"trainers: {trial.line_of(error)}\n")
+        return 1
+    return 0

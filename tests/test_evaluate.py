@@ -78,8 +78,9 @@ def test_users_are_filtered_by_their_own_histories() -> None:
 
 
 def test_a_constant_scorer_finds_nothing() -> None:
-    found = ranked(Scripted([[0.0] * 30] * 30), [[1, 2], [3]], [5, 6], 30, "yes")
-    assert found == [28, 29]
+    for score in (0.0, 0.1):
+        found = ranked(Scripted([[score] * 30] * 30), [[1, 2], [3]], [5, 6], 30, "yes")
+        assert found == [28, 29]
     assert set(metrics_of(np.array(found)).values()) == {0.0}
 
 
@@ -111,9 +112,9 @@ def test_counting_in_blocks_equals_sorting_every_user(rule: Filter, monkeypatch:
     spec = SASRecSpec(max_length=10, hidden_dim=16)
     torch.manual_seed(0)
     model = build(spec, 40).eval()
+    monkeypatch.setattr(evaluate, "BLOCK_USERS", 33)  # the last of three blocks has four users
+    monkeypatch.setattr(evaluate, "BLOCK_SCORES", 1)  # the last of three chunks has eight items
     evaluation = Evaluation.of(data.items, data.offsets, data.validation, 40, 10, rule, torch.device("cpu"))
-    monkeypatch.setattr(evaluate, "BLOCK_USERS", 33)
-    monkeypatch.setattr(evaluate, "BLOCK_SCORES", 1)
     wanted = [by_sorting(model, data.items[start:end], int(target), rule)
               for start, end, target in zip(data.offsets, data.offsets[1:], data.validation, strict=False)]  # fmt: skip
     assert ranks(model, evaluation).tolist() == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from math import inf
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.handmade import training_data, trial, walks
 from trainers import train as training
 from trainers.data import TrainingData
 from trainers.evaluate import Diverged, Evaluation, ranks
-from trainers.spec import METRICS, Epoch, TrialSpec
+from trainers.spec import METRICS, SPECS, Epoch, TrialSpec
 from trainers.train import TrainState, train
 
 DATA = walks(users=80, num_items=30, longest=8)
@@ -160,3 +161,69 @@ def test_three_items_long_sequences_and_users_of_one_training_item_are_no_troubl
     assert outcome == "ok"
     assert state.best is not None
     assert set(state.best.ranks) <= {1, 2, 3}
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+MANY = walks(users=3000, num_items=300, longest=30)
+WIDE = {"hidden_dim": 64, "batch_size": 512, "max_epochs": 1, "max_length": 30}
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
+def test_threads_change_an_epoch_by_rounding_only(backbone: str, loss: str, threads: Callable[[int], None]) -> None:
+    losses, models = [], []
+    for count in (1, 2):
+        threads(count)
+        lines: list[Epoch] = []
+        _, state = train(trial(backbone, loss=loss, **WIDE), MANY, lines.append)
+        losses.append(lines[0].loss)
+        models.append(state.model)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+    evaluation = Evaluation.of(MANY.items, MANY.offsets, MANY.validation, MANY.num_items, 30, "no", torch.device("cpu"))
+    found = []
+    for count in (1, 2):
+        threads(count)
+        found.append(ranks(models[0], evaluation))
+    assert (found[0] == found[1]).mean() > 0.9995
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_same_threads_give_the_same_bits(count: int, threads: Callable[[int], None]) -> None:
+    threads(count)
+    spec = trial("sasrec", **WIDE)
+    assert same(trained(spec, MANY), trained(spec, MANY))
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+@pytest.mark.parametrize("sharing", ["batch", "position"])
+def test_rows_that_a_step_does_not_touch_stay_as_they_are(backbone: str, sharing: str) -> None:
+    large = walks(users=20, num_items=5000, longest=6)
+    settings = {"loss": "sampled_softmax", "num_negatives": 3, "negative_sharing": sharing, "max_epochs": 1}
+    spec = trial(backbone, table_updates="touched_rows", weight_decay=0.1, gradient_clip=1.0, **settings)
+    torch.manual_seed(training.keyed(spec.seed, 0, "weights"))
+    before = training.build(SPECS[backbone].model_validate(spec.config), 5000).items.weight.detach().clone()
+    after = trained(spec, large)["items.weight"]
+    changed = (before != after).any(1)
+    assert 0 < int(changed.sum()) < 600
+    assert changed[torch.from_numpy(np.unique(large.items[:-1])).long()].float().mean() > 0.8
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_one_step_on_touched_rows_is_one_step_of_adam_on_them(backbone: str, normalize: bool) -> None:
+    settings: dict[str, str | int | float] = {"loss": "sampled_softmax", "num_negatives": 3, "max_epochs": 1}
+    settings |= {"normalize_embeddings": True} if normalize and backbone == "hstu" else {}
+    settings |= {"batch_size": 32}
+    few = walks(users=30, num_items=40, longest=6)  # one batch an epoch
+    dense, touched = (
+        trained(trial(backbone, table_updates=updates, **settings), few) for updates in ("all_rows", "touched_rows")
+    )
+    for name, weights in dense.items():
+        torch.testing.assert_close(touched[name], weights, rtol=1e-5, atol=1e-7)

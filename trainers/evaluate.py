@@ -24,15 +24,28 @@ class Diverged(ArithmeticError):
 
 
 @dataclass(frozen=True)
+class Block:
+    """Users that are ranked together, b of them, and what their histories filter."""
+
+    users: slice
+    tokens: slice  # of their histories
+    offsets: Tensor  # (b+1,) on the host, from 0
+    rows: Tensor  # (F,) users of the block, by number in it, whose
+    items: Tensor  # (F,) are filtered: ordered by item, on the device like their users
+    bounds: tuple[
+        int, ...
+    ]  # where the filtered items of each chunk of the catalogue begin, and where the last ones end
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Histories to encode, items to find and items to filter, prepared once for every epoch. U users, V items."""
 
     items: Tensor  # (N,) histories cut to their newest max_length, on the device
-    offsets: Tensor  # (U+1,) on the host
     targets: Tensor  # (U,) on the device
-    filtered: Tensor  # (F,) distinct items to filter, user by user, on the device
-    filtered_offsets: Tensor  # (U+1,) on the host
     lost: Tensor  # (U,) whether the target itself is filtered, and so cannot be found
+    blocks: tuple[Block, ...]
+    chunk: int  # items scored at once
 
     @classmethod
     def of(
@@ -56,17 +69,33 @@ class Evaluation:
             seen = np.setdiff1d(seen, goals, assume_unique=True)
         elif rule == "no":
             seen = seen[:0]
+        chunk = min(num_items, max(16, BLOCK_SCORES // BLOCK_USERS))
+        edges = np.arange(0, num_items + chunk, chunk)
+        tokens = np.concatenate([[0], np.cumsum(kept)])
 
         def on_device(values: npt.NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(values).to(device)
 
+        def block(start: int) -> Block:
+            stop = min(start + BLOCK_USERS, len(targets))
+            first, last = np.searchsorted(seen, [start * num_items, stop * num_items])
+            rows, filtered = np.divmod(seen[first:last] - start * num_items, num_items)
+            order = np.argsort(filtered, kind="stable")
+            return Block(
+                users=slice(start, stop),
+                tokens=slice(int(tokens[start]), int(tokens[stop])),
+                offsets=torch.from_numpy(tokens[start : stop + 1] - tokens[start]),
+                rows=on_device(rows[order]),
+                items=on_device(filtered[order]),
+                bounds=tuple(np.searchsorted(filtered[order], edges).tolist()),
+            )
+
         return cls(
             items=on_device(items[rows_of(offsets[1:] - kept, kept)].astype(np.int64)),
-            offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(kept)])),
             targets=on_device(targets.astype(np.int64)),
-            filtered=on_device(seen % num_items),
-            filtered_offsets=torch.from_numpy(np.searchsorted(seen // num_items, np.arange(len(targets) + 1))),
             lost=on_device(lost),
+            blocks=tuple(block(start) for start in range(0, len(targets), BLOCK_USERS)),
+            chunk=chunk,
         )
 
 
@@ -80,39 +109,41 @@ def ranks(model: Encoder, evaluation: Evaluation) -> npt.NDArray[np.int64]:
     table = model.output_table()  # (V, D)
     found = torch.empty_like(evaluation.targets)
     finite = torch.ones((), dtype=torch.bool, device=table.device)
-    small = min(BLOCK_USERS, max(16, BLOCK_SCORES // len(table)))
-    rows, buffer = table.T, table.new_empty(small, len(table))
-    for start in range(0, len(found), BLOCK_USERS):
-        offsets = evaluation.offsets[start : start + BLOCK_USERS + 1]
-        states = model.encode(evaluation.items[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
-        states = newest(states, offsets - offsets[0])  # (b, D)
-        for first in range(0, len(states), small):
-            users = slice(start + first, start + min(first + small, len(states)))
-            scores = torch.mm(states[first : first + small], rows, out=buffer[: users.stop - users.start])  # (b, V)
-            ahead, whole = _reaching(scores, evaluation.targets[users])
-            found[users] = ahead - _filtered_reaching(scores, evaluation, users)
-            finite &= whole
+    for block in evaluation.blocks:
+        states = newest(model.encode(evaluation.items[block.tokens], block.offsets), block.offsets)  # (b, D)
+        found[block.users], whole = _ranks_of(states, table, evaluation, block)
+        finite &= whole
     if not finite:
         raise Diverged("a score is not finite")
     found.masked_fill_(evaluation.lost, len(table) + 1)
     return found.cpu().numpy()
 
 
-def _reaching(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Items scored at least as high as the target (b,), itself counted; and whether all scores are finite."""
-    goals = scores.gather(1, targets[:, None])  # (b, 1)
-    if native.serves(scores):
-        found = torch.empty_like(targets)
+def _ranks_of(states: Tensor, table: Tensor, evaluation: Evaluation, block: Block) -> tuple[Tensor, Tensor]:
+    """Rank (b,) of every target of `block`, whose states are (b, D); and whether all scores are finite."""
+    targets, chunk = evaluation.targets[block.users], evaluation.chunk
+    goals = torch.mm(states, table[targets].T).diagonal().contiguous()  # (b,) a product, so that equal rows score equal
+    ahead = torch.ones_like(targets)
+    finite = goals.isfinite().all()
+    for number, start in enumerate(range(0, len(table), chunk)):
+        rows = table[start : start + chunk]
+        scores = states @ rows.T  # (b, v)
+        reaching, whole = count_reaching(scores, goals)
+        finite &= whole
+        here = (targets >= start) & (targets < start + len(rows))
+        own = scores.gather(1, (targets - start).clamp(0, len(rows) - 1)[:, None]).squeeze(1)
+        ahead += reaching - (here & (own >= goals)).long()
+        part = slice(*block.bounds[number : number + 2])
+        users, items = block.rows[part], block.items[part] - start
+        others = items + start != targets[users]
+        ahead.index_add_(0, users, ((scores[users, items] >= goals[users]) & others).long(), alpha=-1)
+    return ahead, finite
+
+
+def count_reaching(scores: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of scores (b, v) are at least the goal (b,) of their row, and whether all scores are finite."""
+    if native.serves(scores, goals):
+        found = torch.empty(len(scores), dtype=torch.int64)
         native.call("count_reaching", scores, goals, *scores.shape, found)
-        return found, found.all()  # every target reaches itself, so none is a number that is not finite
-    return scores.ge(goals).sum(1), scores.sum().isfinite()
-
-
-def _filtered_reaching(scores: Tensor, evaluation: Evaluation, users: slice) -> Tensor:
-    """How many of the filtered items of each user are scored at least as high as the target (b,)."""
-    bounds = evaluation.filtered_offsets[users.start : users.stop + 1]
-    items = evaluation.filtered[int(bounds[0]) : int(bounds[-1])]
-    rows = torch.repeat_interleave(bounds.diff()).to(items.device, non_blocking=True)
-    goals = scores.gather(1, evaluation.targets[users, None]).squeeze(1)
-    reach = scores[rows, items] >= goals[rows]
-    return torch.zeros_like(evaluation.targets[users]).index_add_(0, rows, reach.long())
+        return found, found.ge(0).all()
+    return scores.ge(goals[:, None]).sum(1), scores.sum().isfinite()

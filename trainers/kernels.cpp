@@ -576,7 +576,7 @@ void scatter_shares(float *table_gradient, const int64_t *candidates, const floa
     }
 }
 
-// found[i] = how many of scores[i] reach goals[i]; 0 where one of them is not finite.
+// found[i] = how many of scores[i] reach goals[i]; -1 where one of them is not finite.
 void count_reaching(const float *scores, const float *goals, int64_t n, int64_t width, int64_t *found, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < n; i++) {
@@ -587,7 +587,7 @@ void count_reaching(const float *scores, const float *goals, int64_t n, int64_t 
             reaching += row[v] >= goal;
             finite += std::fabs(row[v]) <= FLT_MAX;
         }
-        found[i] = finite == width ? reaching : 0;
+        found[i] = finite == width ? reaching : -1;
     }
 }
 }

@@ -13,8 +13,10 @@ from trainers import native
 from trainers.backbones import Encoder
 from trainers.spec import Spec
 
-BLOCK_SCORES = 2**22
-"""Scores held at once: 16 MiB in fp32, reused from block to block."""
+BLOCK_SCORES = 2**23
+"""Scores held at once: 16 MiB in bf16, reused from block to block."""
+BLOCK_ROWS = 64
+"""Blocks are multiples of it: a product of a new shape costs more to prepare than to compute."""
 DENSE_ITEMS = 32
 """Scoring an item with all others costs about this many times less than fetching its row, where no kernel does it."""
 
@@ -76,19 +78,23 @@ class _FullSoftmax(_GradientsOfForward):
     def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor, bf16: bool) -> Tensor:
         N, V = len(states), len(table)
         number = torch.bfloat16 if bf16 else torch.float32
-        step = min(N, max(1, BLOCK_SCORES // V))
+        padded = -(-N // BLOCK_ROWS) * BLOCK_ROWS
+        step = min(padded, max(1, BLOCK_SCORES // (V * BLOCK_ROWS)) * BLOCK_ROWS)
         buffer = states.new_empty(step, V, dtype=number)
         rows_of_all, goals = table.to(number), F.embedding(targets, table)
-        states_grad, table_grad = torch.empty_like(states), torch.zeros_like(table)
-        losses = (states * goals).sum(1).neg_()
-        for start in range(0, N, step):
+        inputs = F.pad(states, (0, 0, 0, padded - N))
+        states_grad, table_grad = torch.empty_like(inputs), torch.zeros_like(table)
+        logs = states.new_empty(padded)
+        for start in range(0, padded, step):
             rows = slice(start, start + step)
-            x = states[rows]
+            x = inputs[rows]
             scores = torch.mm(x.to(number), rows_of_all.T, out=buffer[: len(x)])  # (n, V)
             peaks, totals = _exponentials(scores)
-            losses[rows] += totals.log() + peaks
+            logs[rows] = totals.log() + peaks
             states_grad[rows] = torch.mm(scores, rows_of_all) / totals[:, None]
             table_grad += torch.mm(scores.T, (x / totals[:, None]).to(number))
+        losses = logs[:N] - (states * goals).sum(1)
+        states_grad = states_grad[:N]
         states_grad.sub_(goals)
         table_grad.index_add_(0, targets, states, alpha=-1)
         ctx.save_for_backward(states_grad.div_(N), table_grad.div_(N))

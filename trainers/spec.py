@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from trainers.space import Config, Field, Knob, Space, Value
 
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
-TRAINER_VERSION = "1"
+TRAINER_VERSION = "2"
 """Part of the training fingerprint: raised whenever the same spec, seed and data would train to other weights."""
 
 Outcome = Literal["ok", "stopped", "diverged", "out_of_memory", "timed_out", "cancelled", "crashed"]

@@ -1,0 +1,1 @@
+"""Every number that the README and docs claim, with the command that gives it again."""

@@ -1,0 +1,90 @@
+"""What a trial costs beside its training and evaluation: python -m benchmarks.overhead [--runs 7] [--dataset PATH]."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.machine import commit, hardware, versions
+from benchmarks.tables import table
+from server.executors.base import Slot
+from server.executors.process import ProcessExecutor
+from server.run_directory import prepare, read_result
+from server.settings import Settings
+from trainers.data import Dataset, add, ensure
+from trainers.space import Config
+from trainers.spec import TrialResult, TrialSpec, preset
+
+EPOCHS = 2
+
+
+async def seconds_beside(
+    home: Path, dataset: Dataset, backbone: str, threads: int, runs: int, warm: bool
+) -> list[float]:
+    """Wall clock of each of `runs` trials less what its own result says was training and evaluation.
+
+    The first warm one pays for the worker's start, as a cold one does, and is left out.
+    """
+    found: list[float] = []
+    async with ProcessExecutor(home / "datasets", home, warm=warm) as executor:
+        for number in range(runs + warm):
+            directory = home / "trials" / f"t-{dataset.name}-{'warm' if warm else 'cold'}-{number}"
+            prepare(directory, _trial(directory.name, dataset, backbone, threads))
+            started = time.perf_counter()
+            await executor.run([directory], Slot(threads=threads))
+            wall = time.perf_counter() - started
+            result = _result(directory)
+            found.append(wall - result.seconds - result.eval_seconds)
+    return found[int(warm) :]
+
+
+def _trial(trial_id: str, dataset: Dataset, backbone: str, threads: int) -> TrialSpec:
+    config: Config = {**preset("strong", backbone, dataset.facts).model_dump(), "max_epochs": EPOCHS}
+    return TrialSpec(
+        trial_id=trial_id, backbone=backbone, config=config, seed=0, dataset_hash=dataset.content_hash, threads=threads
+    )
+
+
+def _result(directory: Path) -> TrialResult:
+    result = read_result(directory, directory.name)
+    if result is None or result.status != "ok":
+        sys.exit(f"overhead: {directory.name} failed: {result.message if result else 'no result'}")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints a table with medians and ranges in seconds."""
+    parser = argparse.ArgumentParser("python -m benchmarks.overhead", description=__doc__)
+    parser.add_argument("--runs", type=int, default=7, metavar="N", help="trials for each number (default 7)")
+    parser.add_argument("--dataset", type=Path, metavar="PATH", help="a dataset file, measured beside `demo`")
+    parser.add_argument("--backbone", default="sasrec", choices=("sasrec", "hstu"))
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of a trial (default: the owner's own)")
+    options = parser.parse_args(arguments)
+    lines: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        threads = options.threads or Settings(home=home).threads
+        (home / "datasets").mkdir()
+        datasets = [ensure(home / "datasets", "demo")]
+        if options.dataset is not None:
+            datasets.append(add(home / "datasets", options.dataset.stem, options.dataset))
+        for dataset in datasets:
+            for way in ("cold", "warm"):
+                work = seconds_beside(home, dataset, options.backbone, threads, options.runs, way == "warm")
+                found = asyncio.run(work)
+                numbers = (f"{value:.3f}" for value in (median(found), min(found), max(found)))
+                lines.append([dataset.name, options.backbone, way, *numbers])
+                print(f"{dataset.name} {way}: {median(found):.3f} s", file=sys.stderr)
+    print(f"{hardware('cpu', threads)}; commit {commit('server', 'trainers')}; {versions('torch')}; ", end="")
+    print(f"{EPOCHS} epochs, medians of {options.runs} trials, seconds beside training and evaluation\n")
+    print(table(("dataset", "backbone", "child", "median", "least", "most"), lines, left=3))
+
+
+if __name__ == "__main__":
+    main()

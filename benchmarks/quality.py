@@ -1,0 +1,190 @@
+"""Validation and sealed test metrics of a frozen preset on every dataset, exactly as a study trains and reveals it.
+
+python -m benchmarks.quality [--data DIR] [--presets strong] [--backbones sasrec,hstu] [--seeds 0,1,2] [--write]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from benchmarks import files, machine
+from benchmarks.children import ChildFailed, environment, last_words
+from benchmarks.measure_ours import Measured, Ours, spec_hash, train_ours
+from benchmarks.rows import RESULTS, Row, Store, Value
+from benchmarks.tables import centre, duration, grouped, mean_and_sd, newest, table
+from server.executors.base import write_whole
+from trainers.data import Dataset
+from trainers.space import Config
+from trainers.spec import CheckpointPath, EvaluationSpec, Preset, Revealed, preset
+
+DOCUMENT = machine.ROOT / "docs" / "quality.md"
+SHOWN = ("ndcg@10", "recall@10")
+HEAD = """# Quality of the presets
+
+Mean and standard deviation over seeds of full-ranking metrics: leave-one-out, the history filtered unless more than
+1 % of the training events repeat an item. Each training is the preset as it stands, in a run directory of its own; the
+sealed test is read once, from the checkpoint of the epoch that validated best. "to the best" is the time until that
+epoch had ended, evaluations included.
+
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One training that has to be there: a preset on a dataset with a seed."""
+
+    dataset: Dataset
+    preset: Preset
+    backbone: str
+    seed: int
+
+    @property
+    def config(self) -> Config:
+        return preset(self.preset, self.backbone, self.dataset.facts).model_dump()
+
+
+def questions(
+    datasets: Sequence[Dataset], presets: list[Preset], backbones: list[str], seeds: list[int]
+) -> Iterator[Question]:
+    """All of them: first seed first, so that an interrupted run has every dataset once."""
+    for seed in seeds:
+        for one in presets:
+            for dataset in datasets:
+                for backbone in backbones:
+                    yield Question(dataset, one, backbone, seed)
+
+
+def row_of(question: Question, device: str, threads: int) -> Row:
+    """The row of a question, without its values."""
+    dataset, config = question.dataset, question.config
+    return Row(
+        name=f"{question.backbone} {question.preset}", dataset=dataset.name, dataset_hash=dataset.content_hash,
+        spec_hash=spec_hash(question.backbone, config), commit=machine.commit("trainers"),
+        hardware=machine.hardware(device, threads), versions=machine.versions("torch"), seed=question.seed, values={},
+    )  # fmt: skip
+
+
+def answer(question: Question, device: str, threads: int, folder: Path) -> dict[str, Value]:
+    """Trains in `folder`, and then reads the test of what was trained. Raises ChildFailed."""
+    ours = Ours(question.dataset, question.backbone, question.config, threads, question.seed, device)
+    measured = train_ours(ours, folder / "trial")
+    tested = revealed(measured, ours, folder / "reveal")
+    result = measured.result
+    assert result.best_epoch is not None
+    until_best = measured.epochs[: result.best_epoch]
+    return {
+        "status": result.status,
+        **{f"validation {name}": result.validation[name] for name in SHOWN},
+        **{f"test {name}": tested[name] for name in SHOWN},
+        "best_epoch": result.best_epoch,
+        "epochs": result.epochs,
+        "seconds_to_best": sum(epoch.seconds + epoch.eval_seconds for epoch in until_best),
+        "seconds_per_epoch": result.seconds / result.epochs,
+        "peak_memory_mb": result.peak_memory_mb,
+    }
+
+
+def revealed(measured: Measured, ours: Ours, folder: Path) -> dict[str, float]:
+    """The sealed test metrics of a checkpoint, from the evaluation child of a study. Raises ChildFailed."""
+    folder.mkdir(parents=True)
+    trial = CheckpointPath(
+        trial_id=measured.result.trial_id, path=f"../{measured.directory.name}/checkpoint.safetensors"
+    )
+    asked = EvaluationSpec(dataset_hash=ours.dataset.content_hash, checkpoints=(trial,))
+    write_whole(folder / "evaluate.json", asked.model_dump_json())
+    command = [sys.executable, "-P", "-m", "trainers", "evaluate", str(folder)]
+    command += ["--datasets", str(ours.dataset.path.parent.absolute())]
+    with (folder / "trial.log").open("wb") as log:
+        surroundings = environment(ours.device, ours.threads, folder)
+        subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        found = Revealed.model_validate_json((folder / "revealed.json").read_bytes())
+    except FileNotFoundError:
+        raise ChildFailed(f"the test was not read: {last_words(folder / 'trial.log')}") from None
+    if found.status != "ok":
+        raise ChildFailed(f"the test was not read: {found.message}")
+    return found.trials[trial.trial_id]
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """A table for each preset and processor, datasets and backbones as its lines."""
+    parts: list[str] = []
+    for (kind, hardware), found in grouped(rows, lambda row: (row.name.split()[1], row.hardware)).items():
+        lines = [
+            line_of(newest(same))
+            for same in grouped(found, lambda row: (row.dataset, row.dataset_hash, row.name)).values()
+        ]
+        headings = (
+            "dataset", "backbone", "test ndcg@10", "test recall@10", "validation ndcg@10", "validation recall@10",
+            "seeds", "best epoch", "to the best", "s/epoch", "peak MB", "commit",
+        )  # fmt: skip
+        dates = sorted(row.date for row in found)
+        about = f"{hardware}; {dates[0]} to {dates[-1]}; {found[-1].versions}."
+        parts.append(f"## Preset `{kind}`\n\n{about}\n\n{table(headings, sorted(lines), left=2)}\n")
+    return "\n".join(parts)
+
+
+def line_of(rows: Sequence[Row]) -> list[str]:
+    """The line of one dataset and backbone."""
+
+    def numbers(name: str) -> list[float]:
+        return [row.number(name) for row in rows]
+
+    metrics = [mean_and_sd(numbers(f"{split} {name}")) for split in ("test", "validation") for name in SHOWN]
+    failed = [row for row in rows if row.values["status"] != "ok"]
+    return [
+        rows[0].dataset, rows[0].name.split()[0], *metrics,
+        str(len(rows)) + (f" ({len(failed)} not ok)" if failed else ""), centre(numbers("best_epoch")),
+        duration(median(numbers("seconds_to_best"))), centre(numbers("seconds_per_epoch")),
+        f"{max(numbers('peak_memory_mb')):,.0f}", rows[-1].commit,
+    ]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = files.options(__doc__ or "")
+    parser.add_argument("--presets", default="strong", metavar="A,B", help="strong, paper")
+    parser.add_argument("--backbones", default="sasrec,hstu", metavar="A,B")
+    parser.add_argument("--datasets", default="all", metavar="A,B")
+    parser.add_argument("--seeds", default="0,1,2", metavar="A,B")
+    parser.add_argument("--write", action="store_true", help="write docs/quality.md")
+    given = parser.parse_args(arguments)
+    until = time.monotonic() + 60 * given.minutes
+    store, left = Store(given.results or RESULTS / "quality.jsonl"), list[str]()
+    with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
+        names = files.names_in(files.folder_of(given.data)) if given.datasets == "all" else given.datasets.split(",")
+        datasets = [files.stored(Path(scratch) / "datasets", given.data, name) for name in names]
+        seeds = [int(seed) for seed in given.seeds.split(",")]
+        asked = questions(datasets, given.presets.split(","), given.backbones.split(","), seeds)
+        for number, question in enumerate(asked):
+            row = row_of(question, given.device, given.threads)
+            title = f"{row.dataset}: {row.name}, seed {row.seed}"
+            if store.has(row.key):
+                continue
+            if time.monotonic() >= until:
+                left.append(title)
+                continue
+            print(title, file=sys.stderr)
+            try:
+                values = answer(question, given.device, given.threads, Path(scratch) / f"q-{number}")
+            except ChildFailed as error:
+                left.append(f"{title}: {error}")
+                continue
+            store.add(replace(row, values=values))
+    print(tables(store.rows))
+    for line in left:
+        print(f"missing: {line}", file=sys.stderr)
+    if given.write:
+        command = "Again: `python -m benchmarks.quality --write`\n\n"
+        DOCUMENT.write_text(HEAD + command + tables(store.rows), encoding="utf-8")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Wall clock of a whole study through the command line, beside one training of the same model by RecTools.
+
+python -m benchmarks.study [--data DIR] [--dataset Beauty] [--trials 12] [--policy playbook]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import files, machine
+from benchmarks.entrants import Entrant
+from benchmarks.rows import RESULTS, Row, Store, Value
+from benchmarks.tables import duration, grouped, newest, table
+from trainers.data import Dataset
+from trainers.data.demo import DEMO
+
+CODE = ("server", "memory", "prompts", "trainers")
+METRIC = "ndcg@10"
+RECTOOLS = Entrant("rectools", "RecTools SASRec", 64, "full_softmax")
+RECTOOLS_EPOCHS = 3
+"""What its SASRecModel trains when nobody says otherwise."""
+
+
+def play(options: argparse.Namespace, home: Path) -> dict[str, Value]:
+    """Imports, tunes and reveals in `home`, whose owner is ended; the clock runs while the study does."""
+    surroundings = {**os.environ, "PYTHONPATH": str(machine.ROOT), "VIRTUALMLE_THREADS": str(options.threads)}
+    if options.device == "cpu":
+        surroundings["CUDA_VISIBLE_DEVICES"] = ""
+
+    def said(*words: str) -> str:
+        command = [sys.executable, "-P", "-m", *words, "--home", str(home)]
+        return subprocess.run(command, env=surroundings, cwd=home, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    home.mkdir(parents=True)
+    if options.dataset != DEMO:
+        path = files.folder_of(options.data) / f"{options.dataset}.txt"
+        said("server.cli", "data", "add", options.dataset, str(path.absolute()))
+    asked = ["--dataset", options.dataset, "--backbone", options.backbone, "--policy", options.policy]
+    asked += ["--trials", str(options.trials), "--seed", str(options.seed), *(options.more or [])]
+    started = time.monotonic()
+    try:
+        report = json.loads(said("server.drive", *asked, "--json"))
+        seconds = time.monotonic() - started
+    finally:
+        said("server.cli", "stop")
+    return values_of(report, seconds)
+
+
+def values_of(report: dict[str, Any], seconds: float) -> dict[str, Value]:
+    """What of report.json goes into the row."""
+    trials, default, best = report["trials"], report["default"], report["best"] or {}
+    first = [trial["epochs"] for trial in trials if trial["number"] == 0 and trial["epochs"]]
+    return {
+        "seconds": seconds,
+        "trainings": report["trainings"],
+        "epochs": sum(trial["epochs"] or 0 for trial in trials),
+        "default_epochs": median(first) if first else None,
+        "failed": sum(trial["status"] not in ("ok", "stopped") for trial in trials),
+        "default_validation": default["validation"].get(METRIC),
+        "best_validation": best.get("validation", {}).get(METRIC),
+        "default_test": default["test"].get(METRIC),
+        "best_test": best.get("test", {}).get(METRIC),
+    }
+
+
+def row_of(options: argparse.Namespace, dataset: Dataset) -> Row:
+    """The row of this study, without its values."""
+    asked = [options.backbone, options.policy, options.trials, options.more]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:20]
+    more = "".join(f" {word}" for word in options.more or [])
+    return Row(
+        name=f"{options.backbone}, {options.policy}, {options.trials} trials{more}", dataset=dataset.name,
+        dataset_hash=dataset.content_hash, spec_hash=digest, commit=machine.commit(*CODE),
+        hardware=machine.hardware(options.device, options.threads), versions=machine.versions("torch"),
+        seed=options.seed, values={},
+    )  # fmt: skip
+
+
+def page(rows: Sequence[Row], speed: Sequence[Row]) -> str:
+    """The studies, and under each dataset what one training by RecTools takes: its seconds per epoch times epochs."""
+    lines: list[list[str]] = []
+    for found in grouped(rows, lambda row: (row.dataset, row.name, row.seed, row.hardware)).values():
+        row = newest(found)[-1]
+        lines.append([
+            f"study: {row.name}, seed {row.seed}", row.dataset, duration(row.number("seconds")),
+            str(row.values["trainings"]), str(row.values["epochs"]), _pair(row, "validation"), _pair(row, "test"),
+            row.commit, row.hardware,
+        ])  # fmt: skip
+        lines += [
+            [f"one training by {RECTOOLS.name}: {why}", row.dataset, cost, "1", f"{epochs:.0f}", "", "", version,
+             row.hardware]
+            for why, cost, epochs, version in _rectools(row, speed)
+        ]  # fmt: skip
+    headings = (
+        "what", "dataset", "wall clock", "trainings", "epochs", f"validation {METRIC}", f"test {METRIC}", "version",
+        "hardware",
+    )  # fmt: skip
+    return table(headings, lines, left=2)
+
+
+def _pair(row: Row, split: str) -> str:
+    values = [row.values[f"{which}_{split}"] for which in ("default", "best")]
+    return " → ".join("–" if value is None else f"{value:.4f}" for value in values)
+
+
+def _rectools(row: Row, speed: Sequence[Row]) -> list[tuple[str, str, float, str]]:
+    """One training by RecTools at its own number of epochs, and at that of our default; none where it was not timed."""
+    same = [
+        one for one in speed
+        if (one.name, one.dataset, one.dataset_hash, one.hardware)
+        == (RECTOOLS.title, row.dataset, row.dataset_hash, row.hardware)
+    ]  # fmt: skip
+    if not same:
+        return [("not timed; see benchmarks.trainers", "–", RECTOOLS_EPOCHS, "–")]
+    measured = newest(same)
+    seconds = median(one.number("seconds") for one in measured)
+    numbers = [("its default epochs", float(RECTOOLS_EPOCHS))]
+    if row.values["default_epochs"] is not None:
+        numbers.append(("as many epochs as our default", row.number("default_epochs")))
+    return [(why, duration(seconds * epochs), epochs, measured[-1].commit) for why, epochs in numbers]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = files.options(__doc__ or "")
+    parser.add_argument("--dataset", default="Beauty")
+    parser.add_argument("--backbone", default="sasrec")
+    parser.add_argument("--policy", default="playbook")
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speed", type=Path, default=RESULTS / "trainers.jsonl", metavar="FILE", help="RecTools' rows")
+    parser.add_argument("--more", nargs=argparse.REMAINDER, metavar="…", help="further options of drive; comes last")
+    options = parser.parse_args(arguments)
+    store = Store(options.results or RESULTS / "study.jsonl")
+    with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
+        dataset = files.stored(Path(scratch) / "datasets", options.data, options.dataset)
+        row = row_of(options, dataset)
+        if not store.has(row.key) and options.minutes > 0:
+            try:
+                store.add(replace(row, values=play(options, Path(scratch) / "home")))
+            except subprocess.CalledProcessError as error:
+                print(f"The study failed with exit code {error.returncode}; its last lines say why.", file=sys.stderr)
+    print(page(store.rows, Store(options.speed).rows))
+    return 0 if store.has(row.key) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Markdown tables, and numbers as they stand in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from statistics import fmean, median, stdev
+from typing import TypeVar
+
+from benchmarks.rows import Row
+
+Group = TypeVar("Group", bound=Hashable)
+
+
+def table(headings: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A markdown table; the first `left` columns are words, the others numbers."""
+    marks = ["---"] * left + ["---:"] * (len(headings) - left)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, marks, *lines))
+
+
+def grouped(rows: Iterable[Row], by: Callable[[Row], Group]) -> dict[Group, list[Row]]:
+    """Rows by group, both in the order in which they were measured."""
+    found: dict[Group, list[Row]] = {}
+    for row in rows:
+        found.setdefault(by(row), []).append(row)
+    return found
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Of rows of one thing, those of the code that was measured last."""
+    code = (rows[-1].spec_hash, rows[-1].commit, rows[-1].versions)
+    return [row for row in rows if (row.spec_hash, row.commit, row.versions) == code]
+
+
+def short(value: float) -> str:
+    """Three significant digits, and thousands separated."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def centre(values: Sequence[float]) -> str:
+    """The median and the range."""
+    if len(values) == 1:
+        return short(values[0])
+    return f"{short(median(values))} ({short(min(values))}–{short(max(values))})"
+
+
+def mean_and_sd(values: Sequence[float], digits: int = 4) -> str:
+    """The mean, and the standard deviation where there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+
+
+def times(other: float | None, own: float) -> str:
+    """How many times `own` seconds go into those of another; a dash where there is no other."""
+    return "–" if other is None else f"{short(other / own)}×"
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes above."""
+    return f"{short(seconds)} s" if seconds < 120 else f"{short(seconds / 60)} min"

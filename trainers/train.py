@@ -16,6 +16,7 @@ from trainers import device as devices
 from trainers.backbones import Encoder, build
 from trainers.batches import TrainingRows, keyed, newest
 from trainers.data import TrainingData
+from trainers.estimate import available_memory_mb, predicted_memory_mb, refuse_what_cannot_fit
 from trainers.evaluate import Diverged, Evaluation, ranks
 from trainers.losses import loss_of
 from trainers.metrics import filter_rule, metrics_of
@@ -39,6 +40,7 @@ class TrainState:
 
     model: Encoder
     optimizers: list[torch.optim.Optimizer]
+    predicted_memory_mb: float | None = None
     best: Best | None = None
     history: list[Epoch] = field(default_factory=list)
 
@@ -64,13 +66,18 @@ def train(
     """Trains `trial` until validation stops improving; the state's model then holds the weights of its best epoch.
 
     `deadline` (of `time.monotonic`) ends it at the next epoch boundary as `timed_out`; `cancelled`, asked between
-    batches, as soon as possible. Raises Diverged when a loss or a score is not finite.
+    batches, as soon as possible. Raises Diverged when a loss or a score is not finite, and NotEnoughMemory before the
+    start where the training cannot fit.
     """
     spec = SPECS[trial.backbone].model_validate(trial.config)
     device = devices.pick()
+    predicted = None
+    if device.type == "cpu":
+        predicted = predicted_memory_mb(spec, data, devices.multiplies_bf16(device))
+        refuse_what_cannot_fit(predicted, spec, available_memory_mb())
     torch.manual_seed(keyed(trial.seed, 0, "weights"))
     model = build(spec, data.num_items).to(device)
-    state = TrainState(model, optimizers_of(spec, model))
+    state = TrainState(model, optimizers_of(spec, model), predicted)
     rows = TrainingRows(data, spec, device)
     rule = filter_rule(trial.filter_seen, data.facts)
     evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)

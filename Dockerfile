@@ -18,6 +18,9 @@ COPY memory memory
 COPY trainers trainers
 COPY server server
 RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install ".[search,llm]" "$TORCH"
+# The trainers' kernels, so that the image needs no compiler; where there is none to be had, plain torch computes.
+RUN if ! command -v g++ >/dev/null; then apt-get update && apt-get install -y --no-install-recommends g++ || true; fi; \
+    cd / && python3 -m trainers kernels || true
 
 FROM python:3.11-slim
 LABEL org.opencontainers.image.title="virtualmle" \

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.examples import ENCODERS
 from trainers import losses, native
+from trainers.__main__ import main
 from trainers.attention import Heads, pointwise_attention, softmax_attention
 from trainers.backbones import build
 from trainers.batches import Layout
@@ -214,6 +215,7 @@ def test_masks_repeat_from_a_restart_and_differ_within_it() -> None:
     assert masks.next(0.5) == NOTHING
 
 
+@compiled
 def test_without_a_compiler_plain_torch_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,10 +228,8 @@ def test_without_a_compiler_plain_torch_computes(
             assert add_dropped(random(2, 3), random(2, 3), NOTHING).shape == (2, 3)
     finally:
         native.kernels.cache_clear()
-    if native.kernels() is not None:
-        assert caplog.messages == [
-            "no compiled kernels, so plain torch computes: no C++ compiler is installed (g++ or clang++)"
-        ]
+    said = "no compiled kernels, so plain torch computes: no C++ compiler is installed (g++ or clang++)"
+    assert caplog.messages == [said]
 
 
 def test_a_compiler_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,3 +239,28 @@ def test_a_compiler_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(native.subprocess, "run", lambda *given, **options: failed)
     with pytest.raises(native.NoKernels, match=r"^g\+\+ failed: kernels.cpp:1: error: no$"):
         native.build(tmp_path)
+
+
+@compiled
+def test_an_image_compiles_the_kernels_of_every_processor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels", "--into", str(tmp_path)]) == 0
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert [name.split("-")[1] for name in made] == ["avx2", "avx512"]
+    assert sorted(Path(line).name for line in capsys.readouterr().out.split()) == made
+    assert f"kernels-{native.describe().removeprefix('compiled-')}.so" in made
+
+
+def test_a_cut_file_of_kernels_is_one_line_and_plain_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = tmp_path / "kernels-cut.so"
+    cut.write_bytes(b"\x7fELF")
+    monkeypatch.setattr(native, "_built", lambda: cut)
+    native.kernels.cache_clear()
+    try:
+        with caplog.at_level("INFO"):
+            assert native.kernels() is None
+    finally:
+        native.kernels.cache_clear()
+    (line,) = caplog.messages
+    assert line.startswith("no compiled kernels, so plain torch computes: kernels-cut.so cannot be loaded: ")

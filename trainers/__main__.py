@@ -22,6 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
         from trainers import worker
 
         return worker.serve(options.datasets, forks=not options.one_at_a_time)
+    if options.command == "kernels":
+        from trainers import native
+
+        return native.build_all(options.into)
     from trainers.tasks import perform
 
     seconds = options.deadline_seconds if options.command == "run" else None
@@ -37,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="read the sealed test, from evaluate.json to revealed.json")
     worker = commands.add_parser("worker", help="stay loaded, and run or evaluate what each line of stdin asks for")
     worker.add_argument("--one-at-a-time", action="store_true", help="work in this process, which keeps its GPU open")
+    kernels = commands.add_parser("kernels", help="compile the kernels for every processor they are written for")
+    kernels.add_argument("--into", type=Path, metavar="DIR", help="default: beside their source, as an image has them")
     for command in (run, evaluate):
         command.add_argument("directory", type=Path, metavar="DIR")
     for command in (run, evaluate, worker):

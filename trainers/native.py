@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
@@ -102,16 +103,16 @@ def kernels() -> ctypes.CDLL | None:
 
 def describe() -> str:
     """What computes on the CPU here, for a trial's record: a bit-for-bit repetition needs the same."""
-    return "plain" if kernels() is None else f"compiled-{_name()}"
+    return "plain" if kernels() is None else f"compiled-{_name(_level())}"
 
 
-def build(folder: Path) -> Path:
-    """Compiles the kernels for this processor into `folder`, by rename. Raises NoKernels."""
-    level = _level()
+def build(folder: Path, level: str | None = None) -> Path:
+    """Compiles the kernels for `level`, or for this processor, into `folder`, by rename. Raises NoKernels."""
+    level = level or _level()
     compiler = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
     if compiler is None:
         raise NoKernels("no C++ compiler is installed (g++ or clang++)")
-    target = folder / f"kernels-{_name()}.so"
+    target = folder / f"kernels-{_name(level)}.so"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made, objects = Path(scratch) / target.name, Path(scratch) / "kernels.o"
         # torch's own OpenMP must run the loops, or two pools of threads fight for the cores: so none is linked
@@ -127,6 +128,17 @@ def build(folder: Path) -> Path:
     return target
 
 
+def build_all(folder: Path | None = None) -> int:
+    """Compiles the kernels for every level, into the folder of their source or another; an exit code."""
+    try:
+        for level in LEVELS:
+            sys.stdout.write(f"{build(folder or SOURCE.parent, level)}\n")
+    except (NoKernels, OSError) as error:
+        sys.stderr.write(f"trainers: {error}\n")
+        return 1
+    return 0
+
+
 def _level() -> str:
     level = torch.backends.cpu.get_cpu_capability()
     if level not in LEVELS or platform.system() != "Linux":
@@ -135,14 +147,14 @@ def _level() -> str:
 
 
 @cache
-def _name() -> str:
-    source = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:12]
-    return f"{_level().lower()}-{source}"
+def _name(level: str) -> str:
+    source = hashlib.sha256(SOURCE.read_bytes() + " ".join((*FLAGS, *LEVELS[level])).encode()).hexdigest()[:12]
+    return f"{level.lower()}-{source}"
 
 
 def _built() -> Path:
     """The compiled file: beside the source (in an image), or in the user's cache, where it is made if absent."""
-    name = f"kernels-{_name()}.so"
+    name = f"kernels-{_name(_level())}.so"
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtualmle"
     for folder in (SOURCE.parent, cached):
         if (folder / name).exists():

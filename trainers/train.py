@@ -131,6 +131,7 @@ def train_epoch(
     model = state.model
     model.train()
     model.masks.restart(keyed(seed, epoch, "dropout"))
+    torch.manual_seed(keyed(seed, epoch, "dropout"))  # a GPU draws its masks from torch's generator
     negatives = torch.Generator(rows.device).manual_seed(keyed(seed, epoch, "negatives"))
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     predictions = 0
@@ -138,7 +139,8 @@ def train_epoch(
     for batch in rows.epoch(seed, epoch):
         if cancelled():
             return None
-        states = model.encode(batch.items, batch.offsets)  # (N, D)
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=bf16 and rows.device.type == "cuda"):
+            states = model.encode(batch.items, batch.offsets).float()  # (N, D)
         if spec.train_targets == "last_position":
             states = newest(states, batch.offsets)  # (B, D)
         loss = loss_of(spec, model, states, batch.targets, negatives, bf16)

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.owners import end_owners
+from trainers.data import Dataset, add
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +18,19 @@ def _one_thread() -> None:
     """Tiny tensors gain nothing from a second thread, and threads that wait for a busy core cost seconds."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def walkers(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """500 users who walk a circle of 60 items, stored as the dataset `walkers`."""
+    folder = tmp_path_factory.mktemp("walkers")
+    rng = np.random.default_rng(0)
+    lines = []
+    for user in range(500):
+        steps = np.cumsum(rng.integers(1, 3, size=3 + user % 12))
+        lines.append(" ".join(map(str, [user, *((rng.integers(60) + steps) % 60)])))
+    (folder / "walkers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return add(folder / "datasets", "walkers", folder / "walkers.txt")
 
 
 @pytest.fixture

@@ -1,20 +1,38 @@
-"""A child for tests: it behaves as `config["behaviour"]` of its spec.json says. Needs nothing but the interpreter."""
+"""A child for tests: it behaves as `config["behaviour"]` of its spec.json says. Loads nothing heavy, warm or cold."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 VALIDATION = {"ndcg@10": 0.05, "recall@10": 0.1}
 
 
+asked: tuple[object, ...] = ()
+"""What the child was told to do: task, directory, datasets and the seconds until its deadline."""
+
+
 def main() -> int:
-    task, directory = sys.argv[1], Path(sys.argv[2])
+    if sys.argv[1] == "worker":
+        from trainers import worker
+
+        return worker.serve(Path(sys.argv[3]), lambda: perform, forks="--one-at-a-time" not in sys.argv)
+    task, directory, _, datasets, *deadline = sys.argv[1:]
+    seconds = float(deadline[1]) if deadline else inf
+    return perform(task, Path(directory), Path(datasets), lambda: False, time.monotonic() + seconds)
+
+
+def perform(task: str, directory: Path, datasets: Path, cancelled: Callable[[], bool], deadline: float) -> int:
+    global asked
+    asked = (task, str(directory), str(datasets), deadline - time.monotonic())
     if task == "evaluate":
-        asked = json.loads((directory / "evaluate.json").read_text())
-        trials = {one["trial_id"]: {"ndcg@10": 0.04} for one in asked["checkpoints"]}
+        evaluation = json.loads((directory / "evaluate.json").read_text())
+        trials = {one["trial_id"]: {"ndcg@10": 0.04} for one in evaluation["checkpoints"]}
         write(directory / "revealed.json", {"status": "ok", "trials": trials})
         return 0
     spec = json.loads((directory / "spec.json").read_text())
@@ -99,11 +117,30 @@ def parent_that_ends(directory: Path, spec: dict) -> int:
     os._exit(0)
 
 
+def forker(directory: Path, spec: dict) -> int:
+    """Leaves a process that it only forked, in a session of its own, whose parent has ended."""
+    if not os.fork():
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (directory / "grandchild").write_text(str(os.getpid()))
+        while True:
+            signal.pause()
+    return hang(directory, spec)
+
+
 def hungry(directory: Path, spec: dict) -> int:
     kept = bytearray(400 << 20)
     for page in range(0, len(kept), 4096):
         kept[page] = 1
     return sleep_for_ever(directory)
+
+
+def failed(directory: Path, spec: dict) -> int:
+    look_around(directory, spec)
+    result(directory, spec, "crashed")
+    return 0
 
 
 def garbage(directory: Path, spec: dict) -> int:
@@ -119,8 +156,10 @@ def half(directory: Path, spec: dict) -> int:
 def look_around(directory: Path, spec: dict) -> int:
     """Writes down what it was given."""
     found = {
-        "arguments": sys.argv[1:],
+        "asked": asked,
         "environment": dict(os.environ),
+        "pid": os.getpid(),
+        "parent": os.getppid(),
         "cwd": str(Path.cwd()),
         "descriptors": {name: str(Path(f"/proc/self/fd/{name}").readlink()) for name in ("0", "1", "2")},
         "open": sorted(int(name) for name in os.listdir("/proc/self/fd")),  # noqa: PTH208
@@ -140,7 +179,9 @@ BEHAVIOURS = {
     "stubborn": stubborn,
     "parent": parent,
     "parent that ends": parent_that_ends,
+    "forker": forker,
     "hungry": hungry,
+    "failed": failed,
     "garbage": garbage,
     "half": half,
     "look around": look_around,

@@ -11,7 +11,7 @@ import pytest
 from server.executors.base import Executor, ExecutorError, Exit
 from server.executors.stub import Answer, StubExecutor, curve
 from server.run_directory import prepare_evaluation, read_epochs, read_process, read_result, read_revealed
-from tests.trials import SLOT, prepared, process_executor, said, until
+from tests.trials import SLOT, prepared, process_executor, said, until, warm_executor
 from trainers.spec import CheckpointPath, EvaluationSpec, TrialSpec
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,11 @@ class ObedientStub(StubExecutor):
         return curve(trial, epochs=1)
 
 
-EXECUTORS: dict[str, Callable[[Path], Executor]] = {"process": process_executor, "stub": ObedientStub}
+EXECUTORS: dict[str, Callable[[Path], Executor]] = {
+    "cold": process_executor,
+    "warm": warm_executor,
+    "stub": ObedientStub,
+}
 
 
 @pytest.fixture(params=EXECUTORS)

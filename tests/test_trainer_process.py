@@ -21,24 +21,11 @@ from tests.handmade import trial
 from trainers import __main__ as command
 from trainers import checkpoint
 from trainers import trial as trials
-from trainers.data import Dataset, add, load_test, load_training
+from trainers.data import Dataset, load_test, load_training
 from trainers.metrics import metrics_of
 from trainers.spec import Epoch, Revealed, TrialResult, TrialSpec
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def walkers(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """500 users who walk a circle of 60 items, stored as the dataset `walkers`."""
-    folder = tmp_path_factory.mktemp("walkers")
-    rng = np.random.default_rng(0)
-    lines = []
-    for user in range(500):
-        steps = np.cumsum(rng.integers(1, 3, size=3 + user % 12))
-        lines.append(" ".join(map(str, [user, *((rng.integers(60) + steps) % 60)])))
-    (folder / "walkers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return add(folder / "datasets", "walkers", folder / "walkers.txt")
 
 
 def prepare(folder: Path, dataset: Dataset, **config: bool | int | float | str) -> TrialSpec:
@@ -178,7 +165,7 @@ def test_divergence_is_a_failed_result_that_says_in_which_epoch(
 
     def break_weights(spec, state, rows, seed, epoch, cancelled):
         if epoch == 2:
-            torch.nn.init.constant_(state.model.items.weight, 1e30)
+            torch.nn.init.constant_(state.model.items.weight, torch.inf)
         return original(spec, state, rows, seed, epoch, cancelled)
 
     monkeypatch.setattr(training, "train_epoch", break_weights)

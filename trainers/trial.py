@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors.numpy import save_file
 
-from trainers import checkpoint
+from trainers import checkpoint, native
 from trainers import device as devices
-from trainers.data import find_by_hash, load_training
-from trainers.evaluate import Diverged
-from trainers.spec import Epoch, Outcome, TrialResult, TrialSpec
-from trainers.train import TrainState, train
+from trainers.backbones import Encoder
+from trainers.data import TrainingData, find_by_hash, load_training
+from trainers.evaluate import Diverged, Evaluation, ranks
+from trainers.metrics import filter_rule, metrics_of
+from trainers.reuse import Source, read_source
+from trainers.spec import SPECS, Epoch, Outcome, TrialResult, TrialSpec
+from trainers.train import train
 
 log = logging.getLogger("trainers")
 
@@ -26,6 +31,7 @@ log = logging.getLogger("trainers")
 def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda: False, deadline: float = inf) -> None:
     """Trains the run directory `directory`; result.json comes last, so whoever finds it finds all the rest.
 
+    Where `weights_of` names a trial that trained the same, its weights are evaluated instead of a training.
     A trial that timed out or was cancelled reports its best epoch, with checkpoint and ranks. One that diverged, ran
     out of memory or crashed is a failed result: no metrics and no checkpoint; epochs.jsonl shows how far it came.
     Raises only where there is no trial to report on: spec.json cannot be read, or the directory cannot be written.
@@ -36,15 +42,18 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
     # an attempt starts afresh: the epochs of one that was interrupted are not its own
     with (directory / "epochs.jsonl").open("w", encoding="utf-8") as lines:
 
-        def on_epoch(epoch: Epoch) -> None:
+        def keep(epoch: Epoch) -> None:
             history.append(epoch)
             lines.write(epoch.model_dump_json() + "\n")
             lines.flush()
-            score = epoch.validation[trial.metric]
-            log.info("epoch %d: loss %.4f, %s %.4f", epoch.epoch, epoch.loss, trial.metric, score)
 
         try:
-            result = _trained(directory, trial, datasets, on_epoch, cancelled, deadline)
+            data = load_training(find_by_hash(datasets, trial.dataset_hash).path)
+            source = _source(directory, trial, data)
+            if source is not None:
+                result = _reused(directory, trial, data, source, keep)
+            else:
+                result = _trained(directory, trial, data, keep, cancelled, deadline)
         except Exception as error:
             log.exception("trial %s failed", trial.trial_id)
             result = _result(trial, _status_of(error), history, message=line_of(error))
@@ -69,44 +78,89 @@ def line_of(error: Exception) -> str:
     return text if isinstance(error, Diverged) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
+def _source(directory: Path, trial: TrialSpec, data: TrainingData) -> Source | None:
+    """What there is to take instead of a training, if it is as good as one."""
+    if trial.weights_of is None:
+        return None
+    try:
+        return read_source(directory, trial, data.facts, devices.pick())
+    except (OSError, ValueError) as error:
+        log.info("the weights of %s cannot be reused, so this trains: %s", trial.weights_of, line_of(error))
+        return None
+
+
+def _reused(
+    directory: Path, trial: TrialSpec, data: TrainingData, source: Source, keep: Callable[[Epoch], None]
+) -> TrialResult:
+    """One evaluation of weights that are there: fields that only change how items are scored cost no more than this."""
+    log.info("the weights of %s, trained in %d epochs, are reused", trial.weights_of, len(source.epochs))
+    started = time.perf_counter()
+    max_length = SPECS[trial.backbone].model_validate(trial.config).max_length
+    rule = filter_rule(trial.filter_seen, data.facts)
+    device = devices.pick()
+    evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, max_length, rule, device)
+    found = ranks(source.model, evaluation)
+    seconds = time.perf_counter() - started
+    for epoch in source.epochs:
+        keep(epoch)
+    _save(directory, trial, source.model, found, data.num_items)
+    result = _result(trial, "ok", source.epochs, source.model, metrics_of(found), source.best_epoch)
+    return result.model_copy(update={"seconds": 0.0, "eval_seconds": seconds, "weights_of": trial.weights_of})
+
+
 def _trained(
     directory: Path,
     trial: TrialSpec,
-    datasets: Path,
-    on_epoch: Callable[[Epoch], None],
+    data: TrainingData,
+    keep: Callable[[Epoch], None],
     cancelled: Callable[[], bool],
     deadline: float,
 ) -> TrialResult:
-    data = load_training(find_by_hash(datasets, trial.dataset_hash).path)
+    def on_epoch(epoch: Epoch) -> None:
+        keep(epoch)
+        score = epoch.validation[trial.metric]
+        log.info("epoch %d: loss %.4f, %s %.4f", epoch.epoch, epoch.loss, trial.metric, score)
+
     outcome, state = train(trial, data, on_epoch, cancelled, deadline)
-    if state.best is not None:
-        checkpoint.save(directory / "checkpoint.safetensors", trial, state.model, data.num_items)
-        clipped = np.minimum(state.best.ranks, 255).astype(np.uint8)
-        temporary = directory / "validation_ranks.tmp"
-        save_file({"ranks": clipped}, temporary)
-        temporary.replace(directory / "validation_ranks.safetensors")
-    return _result(trial, outcome, state.history, state)
+    best = state.best
+    if best is None:
+        return _result(trial, outcome, state.history, state.model)
+    _save(directory, trial, state.model, best.ranks, data.num_items)
+    result = _result(trial, outcome, state.history, state.model, best.validation, best.epoch)
+    return result.model_copy(update={"predicted_memory_mb": state.predicted_memory_mb})
+
+
+def _save(directory: Path, trial: TrialSpec, model: Encoder, found: npt.NDArray[np.int64], num_items: int) -> None:
+    checkpoint.save(directory / "checkpoint.safetensors", trial, model, num_items)
+    temporary = directory / "validation_ranks.tmp"
+    save_file({"ranks": np.minimum(found, 255).astype(np.uint8)}, temporary)
+    temporary.replace(directory / "validation_ranks.safetensors")
 
 
 def _result(
-    trial: TrialSpec, status: Outcome, history: list[Epoch], state: TrainState | None = None, message: str = ""
+    trial: TrialSpec,
+    status: Outcome,
+    history: Sequence[Epoch],
+    model: Encoder | None = None,
+    validation: dict[str, float] | None = None,
+    best_epoch: int | None = None,
+    message: str = "",
 ) -> TrialResult:
     device = devices.pick()
-    best = state.best if state else None
     return TrialResult(
         trial_id=trial.trial_id,
         status=status,
         message=message,
-        validation=best.validation if best else {},
-        best_epoch=best.epoch if best else None,
+        validation=validation or {},
+        best_epoch=best_epoch,
         epochs=len(history),
         seconds=sum(epoch.seconds for epoch in history),
         eval_seconds=sum(epoch.eval_seconds for epoch in history),
         peak_memory_mb=devices.peak_memory_mb(device),
-        parameters=sum(weights.numel() for weights in state.model.parameters()) if state else None,
+        parameters=sum(weights.numel() for weights in model.parameters()) if model else None,
         device=devices.describe(device),
         threads=trial.threads,
-        versions={"python": platform.python_version(), "torch": torch.__version__},
+        versions={"python": platform.python_version(), "torch": torch.__version__, "kernels": native.describe()},
     )
 
 

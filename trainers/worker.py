@@ -2,8 +2,8 @@
 
 stdin takes one JSON object a line: a `Request`, or {"pid": …, "signal": …} for the process group of a child. stdout
 answers {"ready": true} once all is loaded, {"pid": …} at the start of each request (or {"error": …} where there can be
-no child) and {"pid": …, "exit_code": …} at its end, negative for a signal. The worker ends with stdin, and all that it
-started ends with it.
+no child) and {"pid": …, "exit_code": …} at its end, negative for a signal; with "last": true the worker takes no more.
+It ends with stdin, and all that it started ends with it.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ class Request:
 
 def load() -> Perform:
     """All that a training imports sooner or later. Nothing here computes: a fork copies no thread, so none may run."""
-    from trainers import tasks
+    from trainers import native, tasks
     from trainers.backbones import BACKBONES
 
     import_module("torch._dynamo")  # the first optimizer of a process imports it, which takes a second
     for path in BACKBONES.values():
         import_module(path.partition(":")[0])
+    native.kernels()
     return tasks.perform
 
 
@@ -221,7 +222,7 @@ class _Alone(_Wire):
                 _forget_gpu_memory()
                 self.end_orphans()
                 fit = code == 0 and _sound(Path(line["directory"]), line["task"])
-                self.answer(pid=os.getpid(), exit_code=code)
+                self.answer(pid=os.getpid(), exit_code=code, last=not fit)
                 if not fit:
                     return  # an error may have left the device unusable for this process
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from server.executors.descendants import Meter, end_marked
 from server.executors.environment import RUN_MARK
@@ -33,6 +34,45 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+class Working(Protocol):
+    """A child on one run directory, whether a process was started for it or forked from one that is there.
+
+    `exit_code`: None while it runs; negative for a signal. `failure`: why nobody knows how it ended, where that is so.
+    """
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def meter(self) -> Meter: ...
+
+    @property
+    def exit_code(self) -> int | None: ...
+
+    @property
+    def failure(self) -> str | None: ...
+
+    async def begun(self) -> None:
+        """Returns once it has its pid. Raises OSError where there can be no child."""
+        ...
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Whether it ended within `seconds`."""
+        ...
+
+    async def end(self, seconds: float) -> None:
+        """SIGTERM, `seconds` to obey it, SIGKILL; then nothing that it started is left."""
+        ...
+
+
+async def happened(event: asyncio.Event, seconds: float | None) -> bool:
+    """Whether `event` was set within `seconds`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
 class Child:
     """Must be started from the thread that runs the event loop: the kernel ties its death to that thread."""
 
@@ -43,11 +83,22 @@ class Child:
         self._watcher: asyncio.Task[None] | None = None
         self.pid = process.pid
         self.meter = Meter(process.pid)
+        self.failure: str | None = None
         self._notice_the_end()
 
     @classmethod
-    def start(cls, command: Sequence[str], directory: Path, environment: Mapping[str, str], log: Path) -> Child:
-        """Starts `command` in `directory`, its output appended to `log`. Raises OSError."""
+    def start(
+        cls,
+        command: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        talk: tuple[int, int] | None = None,
+    ) -> Child:
+        """Starts `command` in `directory`, its output appended to `log`. Raises OSError.
+
+        `talk`: descriptors to read from and to write to, for a child that is spoken with; its log has its errors only.
+        """
         program = shutil.which(command[0])
         if program is None:
             raise FileNotFoundError(f"{command[0]!r} is not a program")
@@ -59,34 +110,32 @@ class Child:
                 arguments,
                 cwd=directory,
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=talk[0] if talk else subprocess.DEVNULL,
+                stdout=talk[1] if talk else output,
+                stderr=output,
                 start_new_session=True,
             )
         return cls(process, environment[RUN_MARK])
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for a signal."""
         return self._process.returncode
 
+    async def begun(self) -> None:
+        return
+
     async def wait(self, seconds: float | None = None) -> bool:
-        """Whether it ended within `seconds`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._gone.wait()
-        return self._gone.is_set()
+        return await happened(self._gone, seconds)
 
     async def end(self, seconds: float) -> None:
-        """SIGTERM, `seconds` to obey it, SIGKILL; then nothing that it started is left."""
-        self._signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         if not await self.wait(seconds):
-            self._signal(signal.SIGKILL)
+            self.send(signal.SIGKILL)
             await self._gone.wait()
         await asyncio.to_thread(end_marked, RUN_MARK, self._run_id)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Sends it to the child's process group."""
         if self._process.poll() is None:  # once it is reaped its number may belong to somebody else
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)

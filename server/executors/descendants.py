@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,9 @@ _ROUNDS = 100
 """A process may start another while it is being ended, so looking is repeated until none is found."""
 _ROUND_SECONDS = 0.05
 """Short: what is dead but was not reaped yet is no longer found, but would be waited for."""
+
+_LOOKS = 10
+_LOOK_SECONDS = 0.001
 
 
 def marked(name: str, value: str) -> list[psutil.Process]:
@@ -23,9 +27,19 @@ def marked(name: str, value: str) -> list[psutil.Process]:
             continue
         with suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            if process.environ().get(name) == value:
+            if _environment(process).get(name) == value:
                 found.append(process)
     return found
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Its environment: empty for a moment while it becomes another program, and always in a kernel thread."""
+    for _ in range(_LOOKS):
+        found = process.environ()
+        if found or not process.memory_info().vms:
+            return found
+        time.sleep(_LOOK_SECONDS)
+    return {}
 
 
 def end_marked(name: str, value: str) -> None:

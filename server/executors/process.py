@@ -16,10 +16,12 @@ from typing import Literal, Self
 import psutil
 
 from server.executors.base import ATTEMPT_FILE, RESULT_FILES, ExecutorError, Exit, Slot, Task, write_whole
-from server.executors.child import Child
+from server.executors.child import Child, Working
 from server.executors.descendants import end_marked
 from server.executors.environment import HOME_MARK, child_environment
 from server.executors.evidence import ceiling_mb, oom_kills
+from server.executors.warm import Workers
+from server.executors.worker import Request, Worker
 from server.uninterrupted import uninterrupted
 
 LOG_FILE = "trial.log"
@@ -37,17 +39,21 @@ EndedBy = Literal["itself", "memory", "deadline", "closing"]
 class _Run:
     """One child at work, and what was true before it started."""
 
-    child: Child
+    child: Working
     directory: Path
     slot: Slot
     task: Task
+    since: float
     log_start: int
     oom_kills: int
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ProcessExecutor:
-    """`command` gets `TASK DIR --datasets D [--deadline-seconds S]`; tests give another than the trainers'."""
+    """`command` gets `TASK DIR --datasets D [--deadline-seconds S]`; tests give another than the trainers'.
+
+    `warm`: a process that is loaded already does the same without the cost of a start, where there can be one.
+    """
 
     def __init__(
         self,
@@ -56,10 +62,12 @@ class ProcessExecutor:
         command: Sequence[str] = TRAINERS,
         sample_seconds: float = 0.5,
         obey_seconds: float = 3.0,
+        warm: bool = True,
     ) -> None:
         self._datasets = datasets.absolute()
         self._home = home.resolve()
         self._command = tuple(command)
+        self._workers = Workers(command, self._datasets, self._home) if warm else None
         self._sample_seconds = sample_seconds
         self._obey_seconds = obey_seconds
         self._runs: list[_Run] = []
@@ -78,15 +86,20 @@ class ProcessExecutor:
     async def _close(self) -> None:
         self._closing = True
         await asyncio.gather(*(run.ended.wait() for run in self._runs))
+        if self._workers is not None:
+            await self._workers.aclose()
         await asyncio.to_thread(end_marked, HOME_MARK, str(self._home))
 
     async def _one(self, directory: Path, slot: Slot, task: Task) -> Exit:
+        since = asyncio.get_running_loop().time()
+        worker = await self._workers.worker(slot) if self._workers is not None else None
         if self._closing:
             raise ExecutorError("The owner is ending; no training starts any more.")
-        run = self._start(directory, slot, task)
+        run = self._start(directory, slot, task, since, worker)
         self._runs.append(run)
         ended_by: EndedBy = "itself"
         try:
+            await run.child.begun()
             write_attempt(directory, run.child.pid)
             ended_by = await self._watch(run)
         except OSError as error:
@@ -102,34 +115,51 @@ class ProcessExecutor:
             self._runs.remove(run)
             run.ended.set()
 
-    def _start(self, directory: Path, slot: Slot, task: Task) -> _Run:
-        command = [*self._command, task, str(directory.absolute()), "--datasets", str(self._datasets)]
-        if task == "run" and slot.deadline_seconds is not None:
-            command += ["--deadline-seconds", f"{slot.deadline_seconds:.3f}"]
-        environment = child_environment(os.environ, slot, self._home, secrets.token_hex(8))
+    def _start(self, directory: Path, slot: Slot, task: Task, since: float, worker: Worker | None) -> _Run:
+        seconds = slot.deadline_seconds if task == "run" else None
+        if seconds is not None:
+            seconds = max(0.0, since + seconds - asyncio.get_running_loop().time())
         log = directory / LOG_FILE
         try:
-            log_start = log.stat().st_size if log.exists() else 0
+            with log.open("ab") as file:
+                log_start = file.tell()
             before = oom_kills()
-            child = Child.start(command, directory, environment, log)
+            child: Working
+            if worker is None:
+                child = self._cold(directory, slot, task, seconds)
+            else:
+                child = worker.begin(_request(directory, slot, task, seconds))
         except OSError as error:
             raise _broken(directory, error) from None
-        return _Run(child, directory, slot, task, log_start, before)
+        return _Run(child, directory, slot, task, since, log_start, before)
+
+    def _cold(self, directory: Path, slot: Slot, task: Task, seconds: float | None) -> Child:
+        command = [*self._command, task, str(directory.absolute()), "--datasets", str(self._datasets)]
+        if seconds is not None:
+            command += ["--deadline-seconds", f"{seconds:.3f}"]
+        environment = child_environment(os.environ, slot, self._home, secrets.token_hex(8))
+        return Child.start(command, directory, environment, directory / LOG_FILE)
 
     async def _watch(self, run: _Run) -> EndedBy:
         loop = asyncio.get_running_loop()
         slot, meter = run.slot, run.child.meter
         allowed = None if slot.deadline_seconds is None else slot.deadline_seconds + slot.grace_seconds
-        started = loop.time()
         while not await run.child.wait(self._sample_seconds):
             if self._closing:
                 return "closing"
             used = await asyncio.to_thread(meter.sample)
             if slot.memory_mb is not None and used > slot.memory_mb:
                 return "memory"
-            if allowed is not None and loop.time() - started > allowed:
+            if allowed is not None and loop.time() - run.since > allowed:
                 return "deadline"
         return "itself"
+
+
+def _request(directory: Path, slot: Slot, task: Task, seconds: float | None) -> Request:
+    whole = directory.absolute()
+    return Request(
+        task=task, directory=str(whole), log=str(whole / LOG_FILE), threads=slot.threads, deadline_seconds=seconds
+    )
 
 
 def write_attempt(directory: Path, pid: int) -> None:
@@ -152,8 +182,10 @@ def _exit(run: _Run, ended_by: EndedBy) -> Exit:
     if (run.directory / RESULT_FILES[run.task]).exists():
         return Exit(cause="result", peak_memory_mb=peak)
     if ended_by == "memory":
-        message = f"used {run.child.meter.peak_mb:.0f} MB at its peak; the limit is {slot.memory_mb} MB"
+        message = f"used {peak or 0:.0f} MB at its peak; the limit is {slot.memory_mb} MB"
         return Exit(cause="out_of_memory", message=message, peak_memory_mb=peak)
+    if run.child.failure is not None:
+        raise ExecutorError(run.child.failure)
     return _unfinished(run, peak)
 
 

@@ -62,6 +62,11 @@ def test_what_cannot_fit_is_refused_before_it_starts(monkeypatch: pytest.MonkeyP
     assert is_out_of_memory(caught.value)
 
 
+def test_the_limit_of_a_trial_counts_too() -> None:
+    with pytest.raises(NotEnoughMemory, match="^needs about .* MB, 300 MB can be had: "):
+        train(trial().model_copy(update={"memory_mb": 300}), DATA)
+
+
 def test_the_prediction_stands_in_the_state() -> None:
     _, state = train(trial(max_epochs=1), DATA)
     assert state.predicted_memory_mb == pytest.approx(estimate.PROCESS_MB, rel=0.2) or torch.cuda.is_available()

@@ -180,6 +180,7 @@ def _kind(annotation: Any) -> dict[str, Any]:
 class TrialSpec(BaseModel):
     """spec.json: what a child is asked to do. No absolute path: datasets resolve by hash under `--datasets`.
 
+    `memory_mb` is what the training may hold at most; one that is predicted to need more does not begin.
     `weights_of` names a finished trial of the same training fingerprint, whose run directory lies beside this one.
     `stop_below`: the training is `stopped` after epoch e if no epoch so far validated at `stop_below[e - 1]` or above.
     """
@@ -193,6 +194,7 @@ class TrialSpec(BaseModel):
     seed: int
     dataset_hash: str
     threads: int
+    memory_mb: int | None = None
     metric: str = "ndcg@10"
     filter_seen: FilterSeen = "auto"
     weights_of: str | None = None

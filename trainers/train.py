@@ -74,7 +74,7 @@ def train(
     predicted = None
     if device.type == "cpu":
         predicted = predicted_memory_mb(spec, data, devices.multiplies_bf16(device))
-        refuse_what_cannot_fit(predicted, spec, available_memory_mb())
+        refuse_what_cannot_fit(predicted, spec, min(available_memory_mb(), trial.memory_mb or inf))
     torch.manual_seed(keyed(trial.seed, 0, "weights"))
     model = build(spec, data.num_items).to(device)
     state = TrainState(model, optimizers_of(spec, model), predicted)

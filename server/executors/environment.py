@@ -27,8 +27,8 @@ def child_environment(owner: Mapping[str, str], slot: Slot, home: Path, run_id: 
     kept |= {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        # How long a thread waits awake. On two free cores an epoch takes 0.8 s with libgomp's default of 300,000, 1.0 s with
-        # this and 1.6 s with none; where others keep the cores busy it takes 25 times, 2 times and 2 times as long.
+        # How long a thread waits awake. On two free cores an epoch takes 0.8 s with libgomp's default of 300,000, 1.0 s
+        # with this and 1.6 s with none; where others keep the cores busy it takes 25, 2 and 2 times as long.
         "GOMP_SPINCOUNT": owner.get("GOMP_SPINCOUNT", "5000"),
         "MALLOC_MMAP_THRESHOLD_": _UNMAPPED,
         "MALLOC_TRIM_THRESHOLD_": _UNMAPPED,

@@ -14,6 +14,8 @@ Level = Literal["trial", "reflection", "heuristic", "summary"]
 NoteKind = Literal["reflection", "heuristic", "summary"]
 TrialStatus = Literal["queued", "running", "interrupted"] | Outcome
 """`interrupted`: the last attempt ended without a result; the same run_trial starts a new attempt."""
+EarlyStop = Literal["auto", "off"]
+"""Whether trainings that are hopeless beside earlier ones of the study are stopped."""
 ClaimVerdict = Literal["supported", "refuted", "mixed", "insufficient"]
 
 
@@ -40,6 +42,7 @@ class Study(Record):
     trial_seconds: float | None
     policy: str
     seed: int
+    early_stop: EarlyStop = "off"
     brief: str
     """The brief's facts as JSON, as start_study answered them (without what memory said then)."""
     finished: bool = False
@@ -62,6 +65,8 @@ class NewTrial(Record):
     changes: Config
     config: Config
     config_hash: str
+    fingerprint: str | None = None
+    """Trials that share it train to the same weights."""
     seed: int
     replicate_of: str | None = None
     hypothesis: str | None = None
@@ -85,11 +90,14 @@ class Trial(NewTrial):
     seconds: float = 0.0
     eval_seconds: float = 0.0
     peak_memory_mb: float | None = None
+    predicted_memory_mb: float | None = None
     parameters: int | None = None
     device: str | None = None
     threads: int | None = None
     trainer_version: str | None = None
     versions: dict[str, str] = {}
+    weights_of: str | None = None
+    """The trial whose weights were evaluated again: nothing was trained, so this is no evidence of noise of its own."""
     verdict: str | None = None
     """As told when the trial finished: better, worse, tied, retest, or None where nothing could be compared."""
 

@@ -107,6 +107,11 @@ class Memory:
         with self._connection.read() as cursor:
             return trials.equal(cursor, study_id, config_hash, seed)
 
+    def trained(self, fingerprint: str) -> list[str]:
+        """The `ok` trials of any study with this training fingerprint, the one to take weights from first."""
+        with self._connection.read() as cursor:
+            return trials.trained(cursor, fingerprint)
+
     def unfinished_trials(self) -> list[Trial]:
         """The queued, running and interrupted trials of all studies, oldest first."""
         with self._connection.read() as cursor:
@@ -126,7 +131,10 @@ class Memory:
             trials.record_verdict(cursor, trial_id, verdict)
 
     def replicates(self, backbone: str, metric: str, before: datetime) -> list[tuple[int, tuple[float, ...]]]:
-        """Users, and scores by seed, of each configuration that studies begun `before` trained with several seeds."""
+        """Users, and scores by seed, of each configuration that studies begun `before` trained with several seeds.
+
+        Trials that share a training (`weights_of`) count once.
+        """
         with self._connection.read() as cursor:
             rows = trials.replicates(cursor, backbone, metric, before)
             return [(DatasetFacts.model_validate_json(row["facts"]).users, tuple(row["scores"])) for row in rows]

@@ -103,6 +103,17 @@ def equal(cursor: Cursor, study_id: str, config_hash: str, seed: int) -> Trial |
     return _trial(row) if row else None
 
 
+def trained(cursor: Cursor, fingerprint: str) -> list[str]:
+    """The `ok` trials of this fingerprint, those that trained before those that reused weights, oldest first."""
+    rows = cursor.rows(
+        """SELECT t.trial_id FROM trials t JOIN trial_results r ON r.trial_id = t.trial_id
+           WHERE t.fingerprint = $fingerprint AND r.status = 'ok'
+           ORDER BY r.weights_of IS NOT NULL, t.position""",
+        {"fingerprint": fingerprint},
+    )
+    return [row["trial_id"] for row in rows]
+
+
 def require(cursor: Cursor, trial_ids: Sequence[str]) -> None:
     """Raises UnknownTrial for the first of `trial_ids` that does not exist."""
     rows = cursor.rows("SELECT trial_id FROM trials WHERE list_contains($ids, trial_id)", {"ids": list(trial_ids)})
@@ -200,7 +211,7 @@ def finish(cursor: Cursor, result: TrialResult) -> Trial:
         """INSERT INTO trial_results
            VALUES ($trial_id, $now, $status, $message, map($keys::VARCHAR[], $numbers::DOUBLE[]), $best_epoch, $epochs,
                    $seconds, $eval_seconds, $peak_memory_mb, $parameters, $device, $threads, $trainer_version,
-                   map($names::VARCHAR[], $versions::VARCHAR[]))
+                   map($names::VARCHAR[], $versions::VARCHAR[]), $weights_of, $predicted_memory_mb)
            ON CONFLICT DO NOTHING""",
         values,
     )
@@ -217,18 +228,30 @@ def record_verdict(cursor: Cursor, trial_id: str, verdict: str) -> None:
 
 
 def replicates(cursor: Cursor, backbone: str, metric: str, before: datetime) -> list[Row]:
-    """`facts` (JSON) and `scores` by seed of each configuration of earlier studies that several seeds scored."""
+    """`facts` (JSON) and `scores` by seed of each configuration that earlier studies trained with several seeds.
+
+    A configuration's seeds count together over all studies of one dataset content. Trials that share a training count
+    once, for the configuration that was trained.
+    """
     return cursor.rows(
-        """WITH scored AS (
-               SELECT t.study_id, t.config_hash, t.seed, arg_max(r.validation[$metric], t.position) AS score
-               FROM trials t JOIN trial_results r ON r.trial_id = t.trial_id
-               WHERE r.status IN ('ok', 'timed_out') AND r.validation[$metric] IS NOT NULL
-               GROUP BY t.study_id, t.config_hash, t.seed)
-           SELECT any_value(s.facts) AS facts, list(score ORDER BY scored.seed) AS scores
-           FROM scored JOIN studies s ON s.study_id = scored.study_id
-           WHERE s.backbone = $backbone AND s.metric = $metric AND s.created_at < $before
-           GROUP BY scored.study_id, scored.config_hash HAVING count(*) > 1
-           ORDER BY min(s.position), scored.config_hash""",
+        """WITH trainings AS (
+               SELECT s.facts, s.dataset_hash, s.filter_seen, t.config_hash, t.seed, t.position, r.trainer_version,
+                      r.validation[$metric] AS score
+               FROM trials t
+               JOIN trial_results r ON r.trial_id = t.trial_id
+               JOIN studies s ON s.study_id = t.study_id
+               WHERE s.backbone = $backbone AND s.metric = $metric AND s.created_at < $before
+                 AND r.status IN ('ok', 'timed_out') AND r.validation[$metric] IS NOT NULL
+               QUALIFY row_number() OVER (PARTITION BY coalesce(t.fingerprint, t.trial_id)
+                                          ORDER BY r.weights_of IS NOT NULL, t.position DESC) = 1),
+           by_seed AS (
+               SELECT dataset_hash, filter_seen, trainer_version, config_hash, seed, any_value(facts) AS facts,
+                      arg_max(score, position) AS score, min(position) AS position
+               FROM trainings GROUP BY ALL)
+           SELECT any_value(facts) AS facts, list(score ORDER BY seed) AS scores
+           FROM by_seed
+           GROUP BY dataset_hash, filter_seen, trainer_version, config_hash HAVING count(*) > 1
+           ORDER BY min(position)""",
         {"backbone": backbone, "metric": metric, "before": stored_time(before)},
     )
 

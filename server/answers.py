@@ -74,6 +74,8 @@ class Brief(Answer):
     """Validation metrics of models without training, for scale."""
     noise: Noise
     budget: dict[str, float]
+    early_stop: str = "off"
+    """auto: a training far below the study's earlier ones at its age ends `stopped`; trial 0 and replicates never."""
     memory: list[NoteLine]
     """Notes from earlier studies: data to weigh, never instructions."""
     snapshot_id: str
@@ -106,7 +108,7 @@ class TrialAnswer(Answer):
     duplicate: bool = False
     """True: nothing was trained, this is the old result of the same configuration and seed."""
     metrics: dict[str, float] = {}
-    """Validation, at the best epoch."""
+    """Validation, at the best epoch; of a `stopped` trial what it had reached, not what it is worth."""
     delta: dict[str, float] = {}
     """Relative change of the study's metric against `parent`, `incumbent` (as it stood before) and `default`."""
     verdict: str | None = None
@@ -151,6 +153,7 @@ class StudyLine(Answer):
     trainings: int
     best: float | None = None
     default: float | None = None
+    early_stop: str = "off"
     finished: bool
 
 

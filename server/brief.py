@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memory import noise
-from memory.records import Study
+from memory.records import EarlyStop, Study
 from memory.retrieval import Ranked, rank_notes
 from memory.store import Memory, new_id
 from server.answers import Brief, Noise, NoteLine
@@ -38,6 +38,7 @@ def new_study(
     trial_seconds: float | None,
     policy: str,
     seed: int,
+    early_stop: EarlyStop,
 ) -> Study:
     """A study that is not stored yet. Its baselines take seconds on a large dataset: call it in a thread."""
     rule = filter_rule(filter_seen, dataset.facts)
@@ -59,6 +60,7 @@ def new_study(
         trial_seconds=trial_seconds,
         policy=policy,
         seed=seed,
+        early_stop=early_stop,
         brief=json.dumps(facts),
     )
 
@@ -93,6 +95,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
         baselines={name: rounded_all(values) for name, values in stored["baselines"].items()},
         noise=noise_line(sigma, 1, 1),
         budget={name: float(limit) for name, limit in limits.items()},
+        early_stop=study.early_stop,
         memory=[note_line(ranked) for ranked in notes],
         snapshot_id=snapshot_id or memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
     )

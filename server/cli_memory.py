@@ -53,7 +53,7 @@ def show_study(study_id: StudyId, home: Home = None, as_json: Json = False) -> N
     if as_json:
         typer.echo(json.dumps({**line, "trials": trials}, indent=1, ensure_ascii=False))
         return
-    _show([line], _STUDY_COLUMNS, as_json)
+    _show([line], (*_STUDY_COLUMNS, "early_stop"), as_json)
     rows = [{**trial.get("facts", {}), **trial, "result": trial["text"]} for trial in trials]
     _show(rows, ("id", "number", "status", "verdict", "seconds", "result"), as_json)
 

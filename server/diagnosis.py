@@ -50,9 +50,15 @@ def diagnose(
             "crashed": "crashed: not a property of the configuration as far as is known; see message",
         }
         return [advice[trial.status]]
-    if len(epochs) < 2 or not trial.scored:
-        return []
-    found = [_fit(trial, epochs, metric, sigma), _stability(epochs, metric, sigma), _scale(trial, metric, baselines)]
+    found: list[str | None] = []
+    if trial.status == "stopped":
+        found.append(f"stopped: hopeless beside earlier trainings at its age ({trial.message or 'early'})")
+        found.append(_stability(epochs, metric, sigma))
+    if len(epochs) >= 2 and trial.scored:
+        found += [_fit(trial, epochs, metric, sigma), _stability(epochs, metric, sigma)]
+        found += [_scale(trial, metric, baselines)]
+    if trial.weights_of is not None:
+        found.append(f"reused: weights of {trial.weights_of}, evaluated again; nothing was trained")
     return [finding for finding in found if finding]
 
 

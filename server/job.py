@@ -24,6 +24,7 @@ class Job:
     study: Study
     directory: Path
     threads: int
+    memory_mb: int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     work: asyncio.Task[list[Exit]] | None = None
@@ -32,6 +33,8 @@ class Job:
     offset: int = 0
     """In epochs.jsonl, of what has not been read."""
     cancelled: bool = False
+    stop_below: tuple[float, ...] = ()
+    """What the training must have validated at by each epoch, so as not to be stopped."""
 
     def pulse(self) -> None:
         """Wakes everyone who waits for a change."""
@@ -51,8 +54,8 @@ class Job:
         left = (seconds_left(self.study, datetime.now(UTC)), self.study.trial_seconds)
         return min((seconds for seconds in left if seconds is not None), default=None)
 
-    def spec(self) -> TrialSpec:
-        """spec.json of the training."""
+    def spec(self, weights_of: str | None = None) -> TrialSpec:
+        """spec.json of the training, or of an evaluation of the weights that another trial trained."""
         return TrialSpec(
             trial_id=self.trial.trial_id,
             backbone=self.study.backbone,
@@ -60,8 +63,11 @@ class Job:
             seed=self.trial.seed,
             dataset_hash=self.study.dataset_hash,
             threads=self.threads,
+            memory_mb=self.memory_mb,
             metric=self.study.metric,
             filter_seen=self.study.filter_seen,
+            weights_of=weights_of,
+            stop_below=self.stop_below,
         )
 
     def traces(self) -> Traces:

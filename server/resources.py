@@ -10,10 +10,11 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 import prompts
 from memory.errors import MemoryFault
-from memory.records import Study
+from memory.records import Study, Trial
 from server.answers import Answer, StartedStudy, TrialAnswer
 from server.brief import write_brief
 from server.calls import runtime_of
+from server.studies import ended, score_of
 from server.views import trial_answer
 from trainers.spec import SPECS, Epoch, space_of
 
@@ -74,14 +75,19 @@ def register(server: MCPServer[Any]) -> None:
         memory = runtime_of(ctx).memory
         study = memory.study(study_id)
         lines = [
-            f"- {t.trial_id} {t.changes or 'default'} seed {t.seed}: "
-            f"{t.validation.get(study.metric, t.status)} {t.verdict or ''}"
+            f"- {t.trial_id} {t.changes or 'default'} seed {t.seed}: {_came(study, t)} {t.verdict or ''}"
             for t in memory.trials(study_id)
         ]
         lines += [f"- note {note.heuristic_id} ({note.kind}): {note.text}" for note in memory.notes(study_id=study_id)]
         return prompts.render(
             "distill", study_id=study_id, backbone=study.backbone, dataset=study.dataset, facts="\n".join(lines)
         )
+
+
+def _came(study: Study, trial: Trial) -> float | str:
+    """The score of a trial, or how it ended without one."""
+    score = score_of(study, trial)
+    return ended(trial) if score is None else score
 
 
 def _study(ctx: Context[Any, Any], study_id: str) -> Study:

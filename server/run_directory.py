@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from server.executors.base import ATTEMPT_FILE, RESULT_FILES, write_whole
+from server.stopping import words
 from trainers.spec import Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
 
 _EPOCHS = "epochs.jsonl"
@@ -37,6 +38,11 @@ def prepare(directory: Path, spec: TrialSpec) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in _OF_AN_ATTEMPT:
         (directory / name).unlink(missing_ok=True)
+    write_spec(directory, spec)
+
+
+def write_spec(directory: Path, spec: TrialSpec) -> None:
+    """Tells the child what to do. Raises OSError."""
     write_whole(directory / "spec.json", spec.model_dump_json(indent=1))
 
 
@@ -81,7 +87,17 @@ def read_result(directory: Path, trial_id: str) -> TrialResult | None:
     broken = {name: value for name, value in result.validation.items() if not math.isfinite(value)}
     if broken:
         return _unbelievable(trial_id, f"validation is not finite, got {broken!r}")
+    if result.status == "stopped" and not result.message:
+        return result.model_copy(update={"message": _why_stopped(directory, result)})
     return result
+
+
+def _why_stopped(directory: Path, result: TrialResult) -> str:
+    try:
+        spec = TrialSpec.model_validate_json((directory / "spec.json").read_bytes())
+    except (OSError, ValidationError):
+        return f"stopped early at epoch {result.epochs}"
+    return words(spec, result)
 
 
 def prepare_evaluation(directory: Path, asked: EvaluationSpec) -> None:

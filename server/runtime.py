@@ -10,6 +10,7 @@ from functools import partial
 from memory.store import Memory
 from server.executors.base import Executor
 from server.executors.process import ProcessExecutor
+from server.hopeless import stop_below
 from server.reveal import Reveals
 from server.settings import Settings, SettingsError
 from server.supervisor import Supervisor
@@ -36,7 +37,9 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
     try:
         async with (
             executor or ProcessExecutor(settings.datasets, settings.home) as ready,
-            Supervisor(memory, ready, settings, partial(record_verdict, memory)) as supervisor,
+            Supervisor(
+                memory, ready, settings, partial(record_verdict, memory), partial(stop_below, memory)
+            ) as supervisor,
         ):
             reveals = Reveals(memory, supervisor)
             try:

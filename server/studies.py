@@ -9,6 +9,8 @@ from typing import Any
 
 from memory.noise import Comparison, Sigma, compare, estimate
 from memory.records import NewTrial, Study, Trial
+from trainers.fingerprint import fingerprint
+from trainers.metrics import filter_rule
 from trainers.space import Config
 
 
@@ -46,6 +48,11 @@ def score_of(study: Study, trial: Trial) -> float | None:
     return trial.validation.get(study.metric) if trial.scored else None
 
 
+def ended(trial: Trial) -> str:
+    """How a trial without a score ended."""
+    return trial.message if trial.status == "stopped" and trial.message else trial.status
+
+
 def standings(study: Study, trials: Sequence[Trial]) -> list[Standing]:
     """Every configuration with a scored training, best mean over its seeds first; a tie goes to the earlier one."""
     groups: dict[str, list[Trial]] = {}
@@ -71,8 +78,12 @@ def default_standing(study: Study, trials: Sequence[Trial]) -> Standing | None:
 
 
 def noise_of(study: Study, trials: Sequence[Trial], earlier: Sequence[Sequence[float]] = ()) -> Sigma:
-    """Relative seed noise of the metric: replicate groups of the study, `earlier` ones, and the prior."""
-    groups = [standing.scores for standing in standings(study, trials) if len(standing.scores) > 1]
+    """Relative seed noise of the metric: replicate groups of the study, `earlier` ones, and the prior.
+
+    A trial that reused weights is left out: its training is counted where it was made.
+    """
+    trained = [trial for trial in trials if trial.weights_of is None]
+    groups = [standing.scores for standing in standings(study, trained) if len(standing.scores) > 1]
     return estimate(groups, study.facts.users, earlier)
 
 
@@ -98,9 +109,20 @@ def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence
     noise = noise_of(study, known, earlier)
     rivals = standings(study, [other for other in known if other.config_hash != trial.config_hash])
     own = standings(study, [other for other in known if other.config_hash == trial.config_hash])
+    if rivals and trial.status == "stopped":
+        return Judgement(noise, rivals[0], _stopped(study, trial, rivals[0]))
     if not rivals or not own or score_of(study, trial) is None:
         return Judgement(noise, rivals[0] if rivals else None, None)
     return Judgement(noise, rivals[0], compare(own[0].scores, rivals[0].scores, noise))
+
+
+def _stopped(study: Study, trial: Trial, against: Standing) -> Comparison:
+    """Its score is not known, only that it would have been at least what it had reached."""
+    reached = trial.validation.get(study.metric, 0.0)
+    delta = reached / against.mean - 1 if against.mean > 0 else 0.0
+    why = trial.message or f"stopped early at epoch {trial.epochs}"
+    words = f"{why[0].upper()}{why[1:]}; it counts as worse, and its score is not compared."
+    return Comparison(delta, delta, 0.0, "worse", words)
 
 
 def trials_left(study: Study, trials: Sequence[Trial]) -> int | None:
@@ -145,6 +167,14 @@ def next_seed(trials: Sequence[Trial], config_hash: str, first: int) -> int:
     return seed
 
 
+def training_fingerprint(study: Study, config: Config, seed: int) -> str:
+    """What trials of any study share that train to the same weights."""
+    rule = filter_rule(study.filter_seen, study.facts)
+    return fingerprint(
+        study.space, config, seed=seed, dataset_hash=study.dataset_hash, metric=study.metric, filter_rule=rule
+    )
+
+
 def changes_from(config: Config, other: Config) -> Config:
     """The fields of `config` that differ from `other`."""
     return {name: value for name, value in config.items() if other.get(name) != value}
@@ -174,7 +204,8 @@ def plan_trial(
         seed = next_seed(trials, base.config_hash, study.seed) if seed is None else seed
         return NewTrial(
             study_id=study.study_id, parent=base.parent, changes=base.changes, config=base.config,
-            config_hash=base.config_hash, seed=seed, replicate_of=base.replicate_of or replicate_of,
+            config_hash=base.config_hash, fingerprint=training_fingerprint(study, base.config, seed), seed=seed,
+            replicate_of=base.replicate_of or replicate_of,
         )  # fmt: skip
     best = incumbent(study, trials)
     start = by_id[parent] if parent else (best.trials[0] if best else None)
@@ -188,6 +219,7 @@ def plan_trial(
         changes=changes_from(config, start.config if start else study.space.default()),
         config=config,
         config_hash=config_hash,
+        fingerprint=training_fingerprint(study, config, seed),
         seed=seed,
         replicate_of=first.replicate_of or first.trial_id if first else None,
     )

@@ -33,6 +33,7 @@ class Supervisor:
     """One per owner; `executor` is entered already, so that no process of an earlier owner is left.
 
     `on_finished` is called with the id of each trial once its result is stored, before anyone who waits is told.
+    `stop_below` is asked, as a training starts, how well it must do by each epoch to go on.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Supervisor:
         executor: Executor,
         settings: Settings,
         on_finished: Callable[[str], None] | None = None,
+        stop_below: Callable[[Study, Trial], tuple[float, ...]] = lambda study, trial: (),
         poll_seconds: float = 0.25,
     ) -> None:
         self.on_finished = on_finished
+        self._stop_below = stop_below
         self._memory = memory
         self._executor = executor
         self._settings = settings
@@ -88,7 +91,8 @@ class Supervisor:
             return
         if self._closing:
             raise ExecutorError(f"The owner is ending; run_trial starts trial {trial.trial_id!r} at the next one.")
-        job = Job(trial, study, self._settings.trials / trial.trial_id, self._settings.threads)
+        settings = self._settings
+        job = Job(trial, study, settings.trials / trial.trial_id, settings.threads, settings.trial_memory_mb)
         self._failures.pop(trial.trial_id, None)
         try:
             run_directory.prepare(job.directory, job.spec())
@@ -185,6 +189,8 @@ class Supervisor:
         if deadline is not None and deadline <= 0:
             message = "The budget of the study was used up before the training could start."
             return self._finish(without_result(job.traces(), "timed_out", message))
+        self._plan_stopping(job)
+        self._share_weights(job)
         job.work = asyncio.create_task(self._executor.run([job.directory], self._slot(deadline)))
         try:
             while not job.work.done():
@@ -196,6 +202,26 @@ class Supervisor:
                 await asyncio.wait({job.work})
         self._end(job, job.work)
         return None
+
+    def _plan_stopping(self, job: Job) -> None:
+        """What earlier trials came to is known only now that this one starts."""
+        try:
+            job.stop_below = self._stop_below(job.study, job.trial)
+            if job.stop_below:
+                run_directory.write_spec(job.directory, job.spec())
+        except (MemoryFault, OSError) as fault:  # it trains to its end
+            log.warning("trial %s: %s", job.trial.trial_id, fault)
+
+    def _share_weights(self, job: Job) -> None:
+        """Where a finished trial has trained the same, its weights are only evaluated. The child checks that anew."""
+        if job.trial.fingerprint is None:
+            return
+        try:
+            for source in self._memory.trained(job.trial.fingerprint):
+                if run_directory.has_checkpoint(self._settings.trials / source):
+                    return run_directory.write_spec(job.directory, job.spec(source))
+        except (MemoryFault, OSError) as fault:  # it trains as well
+            log.warning("trial %s: %s", job.trial.trial_id, fault)
 
     def _read(self, job: Job) -> None:
         """Take what is new in the run directory into the books."""

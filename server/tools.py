@@ -12,7 +12,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from memory.records import Expected, Study, Trial
+from memory.records import EarlyStop, Expected, Study, Trial
 from server import answers, studies
 from server.brief import new_study, study_space, write_brief
 from server.calls import result, runtime_of, told
@@ -69,12 +69,14 @@ async def start_study(
     trial_seconds: Annotated[float, Field(gt=0)] | None = None,
     policy: str = "client",
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
+    early_stop: EarlyStop = "auto",
 ) -> Annotated[CallToolResult, answers.StudyAnswer]:
     """Open a study and return its brief: dataset facts, space with bounds, default, baselines, noise, what memory says.
 
     Trains nothing: run_trial without changes trains the default, trial 0. Not for going on with a study: pass its
     study_id to run_trial. `space` fixes or narrows fields: {"dropout": 0.2, "hidden_dim": [64, 128],
-    "learning_rate": {"low": 0.0005, "high": 0.005}}.
+    "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto" ends trainings that fall hopelessly behind
+    earlier ones (status `stopped`; never trial 0 or a replicate), "off" trains each to its end.
     Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
@@ -86,6 +88,7 @@ async def start_study(
             return new_study(
                 found, limited, metric=metric, preset_name=preset, filter_seen=filter_seen, max_trials=max_trials,
                 budget_seconds=budget_seconds, trial_seconds=trial_seconds, policy=policy, seed=seed,
+                early_stop=early_stop,
             )  # fmt: skip
 
         study = await anyio.to_thread.run_sync(prepare)

@@ -59,7 +59,7 @@ def trial_answer(
         "seconds_left": _rounded(studies.seconds_left(study, now)),
         "incumbent": _score(study, best) if best else None,
         "message": failure or trial.message or None,
-        "next": next_call(study, trial, judged.comparison, best, left),
+        "next": next_call(study, trial, judged.comparison, best, left) + _to_its_end(study, trial),
     }
     if trial.finished:
         answer |= _outcome(study, trial, trials, epochs, judged)
@@ -152,6 +152,16 @@ def next_call(
     )
 
 
+def _to_its_end(study: Study, trial: Trial) -> str:
+    """How to learn the score of a trial that was stopped early, for who doubts the rule."""
+    if trial.status != "stopped":
+        return ""
+    return (
+        f" Only if this one deserves more: run_trial(study_id={study.study_id!r}, replicate_of={trial.trial_id!r}) "
+        'trains it to its end, and start_study(…, early_stop="off") every trial.'
+    )
+
+
 def dataset_line(dataset: Dataset) -> DatasetLine:
     """A dataset in one line."""
     facts = dataset.facts
@@ -172,7 +182,7 @@ def study_line(memory: Memory, study: Study) -> StudyLine:
     trials = memory.trials(study.study_id)
     best, default = studies.incumbent(study, trials), studies.default_standing(study, trials)
     return StudyLine(
-        **study.model_dump(include={"study_id", "dataset", "backbone", "metric", "policy", "finished"}),
+        **study.model_dump(include={"study_id", "dataset", "backbone", "metric", "policy", "early_stop", "finished"}),
         trainings=len(trials),
         best=rounded(best.mean) if best else None,
         default=rounded(default.mean) if default else None,
@@ -190,8 +200,8 @@ def trial_item(study: Study, trial: Trial, full: bool) -> MemoryItem:
     score = studies.score_of(study, trial)
     changed = ", ".join(f"{name}={json.dumps(value)}" for name, value in trial.changes.items())
     changed = changed or ("default" if trial.parent is None else "no changes")
-    outcome = f"{study.metric} {score:.4f}" if score is not None else trial.status
-    kept = {"number", "seed", "status", "changes", "parent", "replicate_of", "best_epoch"}
+    outcome = f"{study.metric} {score:.4f}" if score is not None else studies.ended(trial)
+    kept = {"number", "seed", "status", "changes", "parent", "replicate_of", "best_epoch", "weights_of"}
     facts: dict[str, Any] = trial.model_dump(include=kept, exclude_none=True)
     facts |= {"epochs": trial.epochs, "seconds": rounded(trial.seconds), "validation": rounded_all(trial.validation)}
     if full:

@@ -12,7 +12,11 @@ import pytest
 from memory.connection import Connection
 from memory.errors import MemoryFault
 from memory.migrations import Migration, migrate, shipped
+from memory.records import NewTrial
+from memory.rows import stored_time
 from memory.store import Memory
+from tests.examples import study
+from trainers.spec import TrialResult
 
 FIRST = Migration(1, "begin", "CREATE TABLE facts (fact VARCHAR); CREATE VIEW seen AS SELECT fact FROM facts;")
 SECOND = Migration(
@@ -156,6 +160,39 @@ def test_another_program_s_database_is_refused_and_untouched(path: Path) -> None
         Memory.open(path)
     with duckdb.connect(str(path)) as file:
         assert file.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("invoices",)]
+
+
+def test_a_home_from_before_fingerprints_keeps_its_trials_and_takes_new_ones(path: Path) -> None:
+    before = Connection(path)
+    migrate(before, shipped()[:1])
+    given = study()
+    values = given.model_dump(exclude={"facts", "space", "finished", "early_stop"}) | {
+        "created_at": stored_time(given.created_at),
+        "facts": given.facts.model_dump_json(),
+        "space": given.space.model_dump_json(),
+    }
+    with before.write() as cursor:
+        cursor.run(f"INSERT INTO studies ({', '.join(values)}) VALUES ({', '.join(f'${n}' for n in values)})", values)
+        cursor.script(
+            """INSERT INTO trials (trial_id, study_id, number, created_at, changes, config, config_hash, seed, cites)
+               VALUES ('t-old', 's-1', 0, TIMESTAMP '2026-01-01', '{}', '{}', 'hash', 0, []);
+               INSERT INTO trial_results
+               VALUES ('t-old', TIMESTAMP '2026-01-01', 'ok', '', MAP {'ndcg@10': 0.05}, 3, 5, 10.0, 1.0, NULL, NULL,
+                       NULL, 1, '1', MAP {});"""
+        )
+    before.close()
+    memory = Memory.open(path)
+    old = memory.trial("t-old")
+    assert (old.status, old.validation, old.epochs) == ("ok", {"ndcg@10": 0.05}, 5)
+    assert (old.fingerprint, old.weights_of) == (None, None)
+    new = memory.start_trial(
+        NewTrial(study_id="s-1", parent="t-old", changes={}, config=given.space.default(), config_hash="other",
+                 fingerprint="print", seed=0)
+    )  # fmt: skip
+    memory.finish_trial(TrialResult(trial_id=new.trial_id, status="ok", weights_of="t-old"))
+    assert memory.trial(new.trial_id).weights_of == "t-old"
+    assert memory.trained("print") == [new.trial_id]
+    memory.close()
 
 
 def test_the_views_read_from_a_plain_connection_to_the_closed_file(path: Path) -> None:

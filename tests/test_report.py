@@ -39,8 +39,8 @@ def four(tmp_path: Path) -> dict[str, Any]:
 
 def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     assert list(four) == [
-        "version", "study_id", "dataset", "backbone", "policy", "preset", "metric", "seed", "trainings", "trials",
-        "noise", "default", "best", "test_reveal", "heuristics", "seconds", "versions",
+        "version", "study_id", "dataset", "backbone", "policy", "preset", "metric", "seed", "early_stop", "trainings",
+        "trials", "noise", "default", "best", "test_reveal", "heuristics", "seconds", "versions",
     ]  # fmt: skip
     assert four["version"] == 1
     assert four["dataset"] == {

@@ -36,9 +36,14 @@ def prepared(trials: Path, trial_id: str, behaviour: str = "well") -> Path:
 
 
 def process_executor(home: Path, **values: Any) -> ProcessExecutor:
-    """The process executor over the fake trainer, without its patience."""
-    given: dict[str, Any] = {"command": FAKE, "sample_seconds": 0.02, "obey_seconds": 5.0}
+    """The process executor over the fake trainer, without its patience; a process for each training unless `warm`."""
+    given: dict[str, Any] = {"command": FAKE, "sample_seconds": 0.02, "obey_seconds": 5.0, "warm": False}
     return ProcessExecutor(home / "datasets", home, **{**given, **values})
+
+
+def warm_executor(home: Path, **values: Any) -> ProcessExecutor:
+    """The same with a worker that forks the children."""
+    return process_executor(home, warm=True, **values)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -43,4 +43,5 @@ def plan_of(study: Study) -> Plan:
         preset=cast(Preset, study.preset),
         fixed={field.name: field.default for field in study.space.fields if field.fixed},
         filter_seen=study.filter_seen,
+        early_stop=study.early_stop,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from memory.records import EarlyStop
 from server.drive.plan import (
     Backbone,
     FilterSeen,
@@ -41,6 +42,7 @@ def drive(
         list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Keep a field at a value; repeatable.")
     ] = None,
     filter_seen: Annotated[FilterSeen, typer.Option(help="Leave items of the history out of the ranking.")] = "auto",
+    early_stop: Annotated[EarlyStop, typer.Option(help="Stop hopeless trainings, or train each to its end.")] = "auto",
     url: Annotated[str | None, typer.Option(metavar="U", help="Drive the server at this URL.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="F", help="Its bearer token.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: HOME/reports/STUDY_ID.")] = None,
@@ -59,7 +61,7 @@ def drive(
         raise typer.BadParameter("--token-file belongs to --url.")
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _fixed(fix or []),
-        filter_seen, engineer, url,
+        filter_seen, engineer, url, early_stop,
     )  # fmt: skip
     from server.drive.run import run_drive
 

@@ -228,6 +228,7 @@ def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
         seed=answer.seed,
         status=answer.status,
         score=answer.metrics.get(metric) if scored else None,
+        reached=answer.metrics.get(metric) if answer.status == "stopped" else None,
         changes=answer.changes,
         parent=answer.parent,
         replicate_of=answer.replicate_of,

@@ -32,18 +32,24 @@ def headline(study: StudyAnswer, plan: Plan) -> str:
 
 def cells(answer: TrialAnswer, metric: str) -> list[str]:
     """A finished training as a row of the table."""
-    score, delta = answer.metrics.get(metric), answer.delta.get("default")
+    delta = answer.delta.get("default")
     return [
         str(answer.number),
         changed(answer.changes) if not answer.replicate_of else "another seed",
         str(answer.seed),
         answer.status,
-        "" if score is None else f"{score:.4f}",
+        score_words(answer, metric),
         "" if delta is None else f"{delta:+.1%}",
         answer.verdict or "",
         str(answer.epochs),
         "" if answer.seconds is None else f"{answer.seconds:.1f}",
     ]
+
+
+def score_words(answer: TrialAnswer, metric: str) -> str:
+    """A score as it is shown; that of a training which was stopped early is only a lower bound."""
+    score = answer.metrics.get(metric)
+    return "" if score is None else f"{'≥ ' if answer.status == 'stopped' else ''}{score:.4f}"
 
 
 def running_words(proposal: Proposal) -> str:
@@ -151,9 +157,14 @@ class LiveTable:
 
 
 def _style(cell: str) -> str:
-    return {"better": "bold green", "worse": "red", "retest": "yellow", "diverged": "red", "out_of_memory": "red"}.get(
-        cell, ""
-    )
+    return {
+        "better": "bold green",
+        "worse": "red",
+        "retest": "yellow",
+        "diverged": "red",
+        "out_of_memory": "red",
+        "stopped": "dim",
+    }.get(cell, "")
 
 
 def view_for(console: Console) -> Lines | LiveTable:

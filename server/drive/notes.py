@@ -52,6 +52,8 @@ def _came(answer: TrialAnswer, metric: str) -> str:
         why = f": {answer.message}" if answer.message else ""
         return f"It ended {answer.status}{why}; no score."
     against = next((name for name in ("parent", "incumbent", "default") if name in answer.delta), None)
+    if answer.status == "stopped":
+        return f"Came: {answer.message or 'stopped early'}; counted as worse."
     came = f"Came: {metric} {score:.4f}"
     if against is not None:
         came += f", {answer.delta[against]:+.1%} against the {against}"
@@ -75,7 +77,8 @@ def heuristics(brief: Brief, history: Sequence[Observation], sigma: Sigma) -> li
 def _sentence(brief: Brief, effect: Effect) -> str:
     start = f"{data_words(brief.dataset)}, {brief.backbone}: {effect.field} {effect.after}"
     if effect.relative is None:
-        return f"{start} {LOST} {effect.before}: it ended {effect.status}."
+        how = "was stopped early, far behind" if effect.status == "stopped" else f"ended {effect.status}"
+        return f"{start} {LOST} {effect.before}: it {how}."
     own, other = effect.trainings
     noise = f"noise ±{effect.half_width:.1%}, {own} against {counted(other, 'training')}"
     if not effect.believable:

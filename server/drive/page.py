@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from server.answers import TrialAnswer
+from server.drive.live import score_words
 from server.drive.loop import Drive, sigma_of
 from server.drive.notes import changed, counted
 from server.drive.picture import draw, series
@@ -119,7 +120,7 @@ def _trials(answers: Sequence[TrialAnswer], metric: str) -> str:
 
 
 def _row(answer: TrialAnswer, metric: str) -> list[Any]:
-    score, delta = answer.metrics.get(metric), answer.delta.get("default")
+    delta = answer.delta.get("default")
     return [
         answer.number,
         f"`{answer.trial_id}`",
@@ -127,7 +128,7 @@ def _row(answer: TrialAnswer, metric: str) -> list[Any]:
         changed(answer.changes) if not answer.replicate_of else f"as {answer.number}, new seed",
         answer.seed,
         answer.status,
-        "–" if score is None else f"{score:.4f}",
+        score_words(answer, metric) or "–",
         "–" if delta is None else f"{delta:+.1%}",
         answer.verdict or "–",
         answer.epochs,
@@ -170,10 +171,18 @@ def _protocol(drive: Drive, report: Report) -> str:
     return (
         f"Study `{report.study_id}`, seed {report.seed}; split `{report.dataset.split}`, content "
         f"`{report.dataset.content_hash}`. Ranking over all items, history filtered: {brief.filter_seen}. Selection on "
-        f"validation only, by the best mean over seeds; the test was sealed until the end.{reveal} Relative seed noise "
+        f"validation only, by the best mean over seeds; the test was sealed until the end.{reveal}{_early(report)} "
+        "Relative seed noise "
         f"{report.noise.sigma:.1%} ({report.noise.df:.3g} degrees of freedom). virtualmle {versions.virtualmle}, torch "
         f"{versions.torch or 'not here'}, Python {versions.python}."
     )
+
+
+def _early(report: Report) -> str:
+    stopped = sum(trial.status == "stopped" for trial in report.trials)
+    if not stopped:
+        return f" Early stopping: {report.early_stop}."
+    return f" {counted(stopped, 'training')} stopped early (≥): far below earlier ones at that age, and never chosen."
 
 
 def _duration(seconds: float) -> str:

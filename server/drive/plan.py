@@ -10,6 +10,8 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from memory.records import EarlyStop
+
 Backbone = Literal["sasrec", "hstu"]
 PolicyName = Literal["playbook", "random", "tpe", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
@@ -55,6 +57,7 @@ class Plan:
     model: ModelPlan | None = None
     url: str | None = None
     """Of a server elsewhere; only for the words of the report."""
+    early_stop: EarlyStop = "auto"
     wait_seconds: float = 45.0
 
     def study_arguments(self) -> dict[str, Any]:
@@ -71,6 +74,8 @@ class Plan:
         }
         if self.fixed:
             arguments["space"] = self.fixed
+        if self.early_stop != "auto":
+            arguments["early_stop"] = self.early_stop
         for name in ("budget_seconds", "trial_seconds"):
             if (seconds := getattr(self, name)) is not None:
                 arguments[name] = seconds
@@ -87,6 +92,8 @@ class Plan:
             words += ["--fix", f"{name}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}"]
         if self.filter_seen != "auto":
             words += ["--filter-seen", self.filter_seen]
+        if self.early_stop != "auto":
+            words += ["--early-stop", self.early_stop]
         if self.url is not None:
             words += ["--url", self.url]
         if self.model is not None:

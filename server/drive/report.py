@@ -93,6 +93,7 @@ class Report(Part):
     preset: str
     metric: str
     seed: int
+    early_stop: str = "off"
     trainings: int
     trials: list[TrialPart]
     noise: NoisePart
@@ -117,6 +118,7 @@ def build(drive: Drive) -> Report:
         preset=plan.preset,
         metric=brief.metric,
         seed=plan.seed,
+        early_stop=brief.early_stop,
         trainings=len(desk.trials),
         trials=[_trial(answer) for answer in desk.trials.values()],
         noise=NoisePart(sigma=sigma.sigma, df=sigma.df),

@@ -38,6 +38,8 @@ class Observation:
     seconds: float = 0.0
     epochs: int = 0
     best_epoch: int | None = None
+    reached: float | None = None
+    """What a training that was stopped early had reached: less than its score would have been."""
 
 
 @dataclass(frozen=True)

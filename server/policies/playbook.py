@@ -79,8 +79,8 @@ def can_repeat(history: Sequence[Observation], brief: Brief) -> bool:
 
 
 def usual_seconds(history: Sequence[Observation]) -> float:
-    """The median training so far."""
-    return median(trial.seconds for trial in history)
+    """The median training so far; one that was stopped early says nothing of how long they take."""
+    return median([trial.seconds for trial in history if trial.status != "stopped"] or [0.0])
 
 
 def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:

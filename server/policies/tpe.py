@@ -22,8 +22,11 @@ from trainers.space import Config, Field, Space, Value
 
 STARTUP_TRIALS = 5
 """Configurations drawn at random, the default among them, before the estimator is trusted."""
-BAD = ("diverged", "out_of_memory", "timed_out")
-"""Ends that speak against a configuration: told as pruned, which TPE ranks last. Others are told as failed: no news."""
+BAD = ("diverged", "out_of_memory", "timed_out", "stopped")
+"""Ends that speak against a configuration: told as pruned, which TPE ranks last. Others are told as failed: no news.
+
+What a stopped training had reached is told beside it, and never taken for a score: pruned ones are ranked by it.
+"""
 
 
 class TPE:
@@ -82,7 +85,10 @@ class TPE:
         if mean is None and any(trial.status in BAD for trial in standing.trials):
             state = states.PRUNED
         params, distributions = _params(space, standing.config, optuna.distributions)
-        return optuna.trial.create_trial(params=params, distributions=distributions, value=mean, state=state)
+        reached = {t.epochs: t.reached for t in standing.trials if mean is None and t.reached is not None}
+        return optuna.trial.create_trial(
+            params=params, distributions=distributions, value=mean, state=state, intermediate_values=reached
+        )
 
 
 def _suggest(trial: Any, field: Field) -> Value:

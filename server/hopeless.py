@@ -1,0 +1,33 @@
+"""What the rule of early stopping asks of one training, given what memory holds of its study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memory.records import Study, Trial
+from memory.store import Memory
+from server import stopping, studies
+from server.views import earlier_groups
+
+
+def stop_below(memory: Memory, study: Study, trial: Trial) -> tuple[float, ...]:
+    """How well a trial must have validated by each epoch to go on; empty where it is trained to its end.
+
+    The default and every further seed of a configuration are: noise and comparisons with the default rest on them.
+    """
+    default = study.space.hash(study.space.default())
+    if study.early_stop == "off" or trial.replicate_of is not None or trial.config_hash == default:
+        return ()
+    trials = memory.trials(study.study_id)
+    sigma = studies.noise_of(study, trials, earlier_groups(memory, study)).sigma
+    return stopping.stop_below(list(_curves(memory, study, trials)), sigma, int(trial.config.get("max_epochs", 0)))
+
+
+def _curves(memory: Memory, study: Study, trials: list[Trial]) -> Iterator[stopping.Curve]:
+    ids = {trial.trial_id for trial in trials}
+    for trial in trials:
+        if trial.status not in ("ok", "stopped", "timed_out") or trial.weights_of in ids:
+            continue
+        validation = [epoch.validation.get(study.metric, 0.0) for epoch in memory.epochs(trial.trial_id)]
+        if curve := stopping.curve(trial.config_hash, validation, trial.status == "ok"):
+            yield curve

@@ -63,7 +63,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(monkeypatch: pytest.MonkeyP
 
 
 def test_the_limit_of_a_trial_counts_too() -> None:
-    with pytest.raises(NotEnoughMemory, match="^needs about .* MB, 300 MB can be had: "):
+    with pytest.raises(NotEnoughMemory, match=r"^needs about .* MB, 300 MB can be had: "):
         train(trial().model_copy(update={"memory_mb": 300}), DATA)
 
 

@@ -60,7 +60,13 @@ async def test_a_finished_trial_is_in_the_books_whole(memory: Memory, tmp_path: 
     assert TrialSpec.model_validate_json(
         (tmp_path / "trials" / trial.trial_id / "spec.json").read_bytes()
     ) == TrialSpec(
-        trial_id=trial.trial_id, backbone="sasrec", config=trial.config, seed=0, dataset_hash="abc", threads=2
+        trial_id=trial.trial_id,
+        backbone="sasrec",
+        config=trial.config,
+        seed=0,
+        dataset_hash="abc",
+        threads=2,
+        memory_mb=4096,
     )
 
 

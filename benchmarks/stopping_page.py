@@ -41,7 +41,7 @@ earlier configurations, of their best so far at that epoch, times
 - Never stopped are the default (trial 0) and any further seed of a configuration; so `replicate_of` trains a stopped
   trial to its end.
 - Seeds of a configuration count as their mean. A stopped training counts among the earlier ones up to its last epoch,
-  and is not drawn out beyond.
+  and is not drawn out beyond; nor is one that a lower `max_epochs` cut off.
 
 A stopped trial has the verdict `worse`, is never the incumbent, and no noise is estimated from it. Its metrics are
 what it had reached: a lower bound, shown as `≥`. TPE is told of a pruned trial, the playbook gives that way up,

@@ -8,6 +8,7 @@ from memory.records import Study, Trial
 from memory.store import Memory
 from server import stopping, studies
 from server.views import earlier_groups
+from trainers.space import Config
 
 
 def stop_below(memory: Memory, study: Study, trial: Trial) -> tuple[float, ...]:
@@ -20,14 +21,21 @@ def stop_below(memory: Memory, study: Study, trial: Trial) -> tuple[float, ...]:
         return ()
     trials = memory.trials(study.study_id)
     sigma = studies.noise_of(study, trials, earlier_groups(memory, study)).sigma
-    return stopping.stop_below(list(_curves(memory, study, trials)), sigma, int(trial.config.get("max_epochs", 0)))
+    epochs = _most_epochs(trial.config)
+    return stopping.stop_below(list(_curves(memory, study, trials, epochs)), sigma, epochs)
 
 
-def _curves(memory: Memory, study: Study, trials: list[Trial]) -> Iterator[stopping.Curve]:
+def _curves(memory: Memory, study: Study, trials: list[Trial], epochs: int) -> Iterator[stopping.Curve]:
+    """The earlier curves. One that a lower max_epochs cut off might have risen, as if it had been stopped there."""
     ids = {trial.trial_id for trial in trials}
     for trial in trials:
         if trial.status not in ("ok", "stopped", "timed_out") or trial.weights_of in ids:
             continue
         validation = [epoch.validation.get(study.metric, 0.0) for epoch in memory.epochs(trial.trial_id)]
-        if curve := stopping.curve(trial.config_hash, validation, trial.status == "ok"):
+        cut = len(validation) >= _most_epochs(trial.config) and _most_epochs(trial.config) < epochs
+        if curve := stopping.curve(trial.config_hash, validation, trial.status == "ok" and not cut):
             yield curve
+
+
+def _most_epochs(config: Config) -> int:
+    return int(config.get("max_epochs", 0))

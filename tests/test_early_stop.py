@@ -219,10 +219,12 @@ def test_a_study_from_before_there_was_a_choice_does_not_stop(tmp_path: Path) ->
     found.close()
 
 
-def trained(memory: Memory, dropout: float, best: float, status: Outcome = "ok", weights_of: str | None = None) -> str:
+def trained(
+    memory: Memory, dropout: float, best: float, status: Outcome = "ok", weights_of: str | None = None, **more: Any
+) -> str:
     """A trial of the study s-1 with six epochs, the last the best."""
     made = memory.study("s-1")
-    config = made.space.apply(made.space.default(), {"dropout": dropout})
+    config = made.space.apply(made.space.default(), {"dropout": dropout, **more})
     new = NewTrial(
         study_id="s-1", parent=None, changes={"dropout": dropout}, config=config,
         config_hash=made.space.hash(config), seed=0,
@@ -258,6 +260,17 @@ def test_only_trainings_that_say_something_count_and_shared_ones_once(memory: Me
     later = stop_below(memory, made, asking)
     assert later[5] > later[6]  # what was ended counts up to its end
     assert stop_below(memory, study(), asking) == ()
+
+
+def test_what_a_lower_limit_of_epochs_cut_off_is_not_drawn_out(memory: Memory) -> None:
+    """The trial may train 120 epochs; others were cut off after 6 epochs, which is no end that it can be held to."""
+    memory.add_study(study(early_stop="auto"))
+    made, asking = memory.study("s-1"), trial(9, None, changes={"dropout": 0.8})
+    for number in range(1, 5):
+        trained(memory, 0.1 * number, 0.1, max_epochs=6)
+    assert stop_below(memory, made, asking) == ()
+    short = asking.model_copy(update={"config": {**asking.config, "max_epochs": 6}})
+    assert len(stop_below(memory, made, short)) == 6
 
 
 # What the protocol and the answers make of it

@@ -9,9 +9,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from benchmarks import entrants, files, machine, peers
 from benchmarks.children import ChildFailed, answers
 from benchmarks.entrants import Entrant
 from benchmarks.measure_ours import Ours, spec_hash, train_ours
+from benchmarks.measuring import Wanted, complete, exit_code
 from benchmarks.peers import Peers, how_to_install
-from benchmarks.rows import RESULTS, Row, Store
+from benchmarks.rows import RESULTS, Row, Store, Value
 from benchmarks.tables import duration, grouped, newest, table
 from benchmarks.task import Task
 from trainers.data import Dataset
@@ -142,9 +144,9 @@ def row_of(racer: Entrant, dataset: Dataset, config: Config, given: Peers, optio
 
 
 def run(
-    racer: Entrant, row: Row, dataset: Dataset, config: Config, given: Peers, options: argparse.Namespace, folder: Path
-) -> Row:
-    """Races once."""
+    racer: Entrant, dataset: Dataset, config: Config, given: Peers, options: argparse.Namespace, folder: Path
+) -> dict[str, Value]:
+    """Races once. Raises ChildFailed."""
     python = given.python(racer.who)
     race = Race(options.target, 60 * options.cap_minutes, [], [])
     if python is None:
@@ -162,7 +164,7 @@ def run(
             filter_seen=filter_rule("auto", dataset.facts) == "yes", evaluate="ranks",
         )  # fmt: skip
         race_peer(racer, task, python, race, folder)
-    return replace(row, values=asdict(race.arrival()))
+    return asdict(race.arrival())
 
 
 def arrivals(rows: Sequence[Row]) -> str:
@@ -190,32 +192,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     peers.add_options(parser)
     options = parser.parse_args(arguments)
-    until = time.monotonic() + 60 * options.minutes
-    given, left = peers.given(options), list[str]()
+    given = peers.given(options)
+    racers = [one for one in RACERS if one.who in options.rows.split(",")]
+    absent = [one for one in racers if one.who in peers.PACKAGES and given.python(one.who) is None]
     store = Store(options.results or RESULTS / "arrival.jsonl")
-    with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
-        dataset = files.stored(Path(scratch) / "datasets", options.data, options.dataset)
-        for number, racer in enumerate(one for one in RACERS if one.who in options.rows.split(",")):
-            python = given.python(racer.who)
-            if racer.who in peers.PACKAGES and python is None:
-                left.append(f"{racer.name}: not installed; {how_to_install(racer.who)}")
-                continue
+
+    def wanted(dataset: Dataset, scratch: Path) -> Iterator[Wanted]:
+        for number, racer in enumerate(one for one in racers if one not in absent):
             config = config_of(racer, dataset, options)
             row = row_of(racer, dataset, config, given, options)
-            if store.has(row.key):
-                continue
-            if time.monotonic() >= until:
-                left.append(row.name)
-                continue
-            print(f"{dataset.name}: {row.name}", file=sys.stderr)
-            try:
-                store.add(run(racer, row, dataset, config, given, options, Path(scratch) / f"race-{number}"))
-            except ChildFailed as error:
-                left.append(f"{row.name}: {error}")
+            race = partial(run, racer, dataset, config, given, options, scratch / f"race-{number}")
+            yield Wanted(f"{dataset.name}: {row.name}", row, race)
+
+    with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
+        dataset = files.stored(Path(scratch) / "datasets", options.data, options.dataset)
+        left = complete(store, wanted(dataset, Path(scratch)), options.minutes)
     print(arrivals(store.rows))
-    for line in left:
-        print(f"missing: {line}", file=sys.stderr)
-    return 1 if left else 0
+    return exit_code([f"{one.name}: not installed; {how_to_install(one.who)}" for one in absent] + left)
 
 
 if __name__ == "__main__":

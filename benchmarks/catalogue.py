@@ -5,19 +5,19 @@ python -m benchmarks.catalogue [--items 1000000] [--interactions 10000000] [--ba
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from benchmarks import files, machine
-from benchmarks.children import ChildFailed
 from benchmarks.measure_ours import Measured, Ours, spec_hash, train_ours
+from benchmarks.measuring import Wanted, complete, exit_code
 from benchmarks.rows import RESULTS, Row, Store, Value
 from benchmarks.tables import duration, grouped, newest, table
 from trainers.data import Dataset, ImportReport
@@ -106,38 +106,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    until, left = time.monotonic() + 60 * given.minutes, list[str]()
     store = Store(given.results or RESULTS / "catalogue.jsonl")
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
         try:
             dataset = stored(Path(scratch) / "datasets", given.items, given.interactions, given.seed)
         except ValueError as error:
             sys.exit(str(error))
-        for backbone in given.backbones.split(","):
-            config = config_of(backbone, dataset, given.epochs)
-            ours = Ours(dataset, backbone, config, given.threads, given.seed, given.device)
-            row = Row(
-                name=backbone, dataset=dataset.name, dataset_hash=dataset.content_hash,
-                spec_hash=spec_hash(backbone, config), commit=machine.commit("trainers"),
-                hardware=machine.hardware(given.device, given.threads), versions=machine.versions("torch"),
-                seed=given.seed, values={},
-            )  # fmt: skip
-            if store.has(row.key):
-                continue
-            if time.monotonic() >= until:
-                left.append(f"{dataset.name}: {backbone}")
-                continue
-            tokens = files.arrays_of(dataset).predictions(int(config["max_length"]))
-            print(f"{dataset.name}: {backbone}, {tokens:,} tokens an epoch", file=sys.stderr)
-            try:
-                measured = train_ours(ours, Path(scratch) / backbone)
-                store.add(replace(row, values=values_of(measured, dataset, tokens)))
-            except ChildFailed as error:
-                left.append(f"{dataset.name}: {error}")
+        left = complete(store, wanted(dataset, given, Path(scratch)), given.minutes)
     print(page(store.rows))
-    for line in left:
-        print(f"missing: {line}", file=sys.stderr)
-    return 1 if left else 0
+    return exit_code(left)
+
+
+def wanted(dataset: Dataset, given: argparse.Namespace, scratch: Path) -> Iterator[Wanted]:
+    """A training of each backbone."""
+    for backbone in given.backbones.split(","):
+        config = config_of(backbone, dataset, given.epochs)
+        ours = Ours(dataset, backbone, config, given.threads, given.seed, given.device)
+        row = Row(
+            name=backbone, dataset=dataset.name, dataset_hash=dataset.content_hash,
+            spec_hash=spec_hash(backbone, config), commit=machine.commit("trainers"),
+            hardware=machine.hardware(given.device, given.threads), versions=machine.versions("torch"),
+            seed=given.seed, values={},
+        )  # fmt: skip
+        tokens = files.arrays_of(dataset).predictions(int(config["max_length"]))
+        title = f"{dataset.name}: {backbone}, {tokens:,} tokens an epoch"
+        yield Wanted(title, row, partial(measure, ours, tokens, scratch / backbone))
+
+
+def measure(ours: Ours, tokens: int, folder: Path) -> dict[str, Value]:
+    """Trains in `folder`. Raises ChildFailed."""
+    return values_of(train_ours(ours, folder), ours.dataset, tokens)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks import files, machine
 from benchmarks.children import ChildFailed, environment, last_words
 from benchmarks.measure_ours import Measured, Ours, spec_hash, train_ours
+from benchmarks.measuring import Wanted, complete, exit_code
 from benchmarks.rows import RESULTS, Row, Store, Value
 from benchmarks.tables import centre, duration, grouped, mean_and_sd, newest, table
 from server.executors.base import write_whole
@@ -69,6 +70,14 @@ def row_of(question: Question, device: str, threads: int) -> Row:
         spec_hash=spec_hash(question.backbone, config), commit=machine.commit("trainers"),
         hardware=machine.hardware(device, threads), versions=machine.versions("torch"), seed=question.seed, values={},
     )  # fmt: skip
+
+
+def wanted(asked: Iterable[Question], device: str, threads: int, scratch: Path) -> Iterator[Wanted]:
+    """Each question, to be answered in a folder of its own."""
+    for number, question in enumerate(asked):
+        row = row_of(question, device, threads)
+        measure = partial(answer, question, device, threads, scratch / f"q-{number}")
+        yield Wanted(f"{row.dataset}: {row.name}, seed {row.seed}", row, measure)
 
 
 def answer(question: Question, device: str, threads: int, folder: Path) -> dict[str, Value]:
@@ -155,35 +164,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2", metavar="A,B")
     parser.add_argument("--write", action="store_true", help="write docs/quality.md")
     given = parser.parse_args(arguments)
-    until = time.monotonic() + 60 * given.minutes
-    store, left = Store(given.results or RESULTS / "quality.jsonl"), list[str]()
+    store = Store(given.results or RESULTS / "quality.jsonl")
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
         names = files.names_in(files.folder_of(given.data)) if given.datasets == "all" else given.datasets.split(",")
         datasets = [files.stored(Path(scratch) / "datasets", given.data, name) for name in names]
         seeds = [int(seed) for seed in given.seeds.split(",")]
         asked = questions(datasets, given.presets.split(","), given.backbones.split(","), seeds)
-        for number, question in enumerate(asked):
-            row = row_of(question, given.device, given.threads)
-            title = f"{row.dataset}: {row.name}, seed {row.seed}"
-            if store.has(row.key):
-                continue
-            if time.monotonic() >= until:
-                left.append(title)
-                continue
-            print(title, file=sys.stderr)
-            try:
-                values = answer(question, given.device, given.threads, Path(scratch) / f"q-{number}")
-            except ChildFailed as error:
-                left.append(f"{title}: {error}")
-                continue
-            store.add(replace(row, values=values))
+        left = complete(store, wanted(asked, given.device, given.threads, Path(scratch)), given.minutes)
     print(tables(store.rows))
-    for line in left:
-        print(f"missing: {line}", file=sys.stderr)
     if given.write:
         command = "Again: `python -m benchmarks.quality --write`\n\n"
         DOCUMENT.write_text(HEAD + command + tables(store.rows), encoding="utf-8")
-    return 1 if left else 0
+    return exit_code(left)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from benchmarks import entrants, files, machine, peers, speed_page
 from benchmarks.children import ChildFailed, answers
 from benchmarks.entrants import Entrant, Who
 from benchmarks.measure_ours import Ours, train_ours
+from benchmarks.measuring import exit_code
 from benchmarks.peers import Peers, how_to_install
 from benchmarks.rows import RESULTS, Row, Store, Value
 from benchmarks.task import Arrays, Task
@@ -176,11 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
         left = run(bench, given.data, given.datasets.split(","), steps)
     here = machine.hardware(given.device, given.threads)
     print(speed_page.tables([row for row in store.rows if row.hardware == here]))
-    for line in left:
-        print(f"missing: {line}", file=sys.stderr)
     if given.write:
         DOCUMENT.write_text(speed_page.page(store.rows, COMMAND), encoding="utf-8")
-    return 1 if left else 0
+    return exit_code(left)
 
 
 if __name__ == "__main__":

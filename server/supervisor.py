@@ -189,8 +189,7 @@ class Supervisor:
         if deadline is not None and deadline <= 0:
             message = "The budget of the study was used up before the training could start."
             return self._finish(without_result(job.traces(), "timed_out", message))
-        self._plan_stopping(job)
-        self._share_weights(job)
+        self._plan(job)
         job.work = asyncio.create_task(self._executor.run([job.directory], self._slot(deadline)))
         try:
             while not job.work.done():
@@ -203,25 +202,21 @@ class Supervisor:
         self._end(job, job.work)
         return None
 
-    def _plan_stopping(self, job: Job) -> None:
-        """What earlier trials came to is known only now that this one starts."""
+    def _plan(self, job: Job) -> None:
+        """Tells the child what is known only now that it starts: what earlier trials came to, and their weights.
+
+        Where a finished trial has trained the same, its weights are only evaluated. The child checks that anew.
+        """
         try:
             job.stop_below = self._stop_below(job.study, job.trial)
-            if job.stop_below:
-                run_directory.write_spec(job.directory, job.spec())
-        except (MemoryFault, OSError) as fault:  # it trains to its end
+            run_directory.write_spec(job.directory, job.spec(self._source(job.trial)))
+        except (MemoryFault, OSError) as fault:  # it trains, and to its end
             log.warning("trial %s: %s", job.trial.trial_id, fault)
 
-    def _share_weights(self, job: Job) -> None:
-        """Where a finished trial has trained the same, its weights are only evaluated. The child checks that anew."""
-        if job.trial.fingerprint is None:
-            return
-        try:
-            for source in self._memory.trained(job.trial.fingerprint):
-                if run_directory.has_checkpoint(self._settings.trials / source):
-                    return run_directory.write_spec(job.directory, job.spec(source))
-        except (MemoryFault, OSError) as fault:  # it trains as well
-            log.warning("trial %s: %s", job.trial.trial_id, fault)
+    def _source(self, trial: Trial) -> str | None:
+        """A trial whose weights are those that `trial` would train to."""
+        sources = self._memory.trained(trial.fingerprint) if trial.fingerprint is not None else []
+        return next((one for one in sources if run_directory.has_checkpoint(self._settings.trials / one)), None)
 
     def _read(self, job: Job) -> None:
         """Take what is new in the run directory into the books."""
@@ -252,20 +247,26 @@ class Supervisor:
                 (exit,) = work.result()
         result = outcome(job.traces(), exit, job.cancelled)
         if result is not None:
-            self._finish(result)
+            self._memory.finish_trial(result)
         elif job.attempt is None:  # no child came to be: the process that tried was this one
             own = psutil.Process()
             job.attempt = self._memory.start_attempt(job.trial.trial_id, os.getpid(), own.create_time())
         if job.attempt is not None:
             self._memory.end_attempt(job.attempt.attempt_id, result.status if result else cause)
+        if result is not None:
+            self._tell(result.trial_id)
 
     def _finish(self, result: TrialResult) -> None:
+        """Closes the books of a trial that has no attempt under way."""
         self._memory.finish_trial(result)
+        self._tell(result.trial_id)
+
+    def _tell(self, trial_id: str) -> None:
         if self.on_finished is not None:
             try:
-                self.on_finished(result.trial_id)
-            except Exception:  # the result is stored; what is said of it may fail
-                log.exception("after trial %s", result.trial_id)
+                self.on_finished(trial_id)
+            except MemoryFault as fault:  # the result is stored; only what was to be noted of it is not
+                log.warning("after trial %s: %s", trial_id, fault)
 
     def _leave(self, job: Job) -> None:
         self._jobs.pop(job.trial.trial_id, None)

@@ -155,21 +155,12 @@ async def test_cancelling_twice_still_leaves_no_process(way: Way, tmp_path: Path
         assert gone(pid)
 
 
-async def test_a_grandchild_in_a_session_of_its_own_ends_with_a_cancelled_child(way: Way, tmp_path: Path) -> None:
-    directory = prepared(tmp_path / "trials", "t-1", "parent")
+@pytest.mark.parametrize("how", ["parent", "forker"], ids=["started", "forked"])
+async def test_a_grandchild_in_a_session_of_its_own_ends_with_a_cancelled_child(
+    way: Way, tmp_path: Path, how: str
+) -> None:
+    directory = prepared(tmp_path / "trials", "t-1", how)
     async with way.executor(tmp_path, obey_seconds=0.05) as executor:
-        work = await way.started(executor, directory)
-        grandchild = int((directory / "grandchild").read_text())
-        assert not gone(grandchild)
-        work.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await work
-        assert gone(grandchild)
-
-
-async def test_a_forked_grandchild_in_a_session_of_its_own_ends_with_its_child(way: Way, tmp_path: Path) -> None:
-    directory = prepared(tmp_path / "trials", "t-1", "forker")
-    async with way.executor(tmp_path) as executor:
         work = await way.started(executor, directory)
         await until(said(directory / "grandchild"))
         grandchild = int((directory / "grandchild").read_text())

@@ -403,12 +403,15 @@ def test_a_half_written_epoch_is_read_once_it_is_whole(tmp_path: Path) -> None:
     assert run_directory.read_epochs(tmp_path, second.offset) == ((), second.offset)
 
 
-async def test_the_hook_runs_once_per_trial_before_waiters_wake_and_may_fail(memory: Memory, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [MemoryFault("The disk is full."), RuntimeError("a bug")], ids=["memory", "bug"])
+async def test_the_hook_runs_once_per_trial_before_waiters_wake_and_may_fail(
+    memory: Memory, tmp_path: Path, fault: Exception
+) -> None:
     told: list[tuple[str, str]] = []
 
     def hook(trial_id: str) -> None:
         told.append((trial_id, memory.trial(trial_id).status))
-        raise RuntimeError("what is said of it may fail")
+        raise fault
 
     async with supervised(memory, StubExecutor(), tmp_path) as owner:
         trial, study = add_trial(memory)
@@ -416,6 +419,11 @@ async def test_the_hook_runs_once_per_trial_before_waiters_wake_and_may_fail(mem
         await owner.submit(trial, study)
         await owner.wait(trial.trial_id, SECONDS)
         assert told == [(trial.trial_id, "ok")]
+        assert [attempt.cause for attempt in memory.attempts(trial.trial_id)] == ["ok"]
+        next_one, _ = add_trial(memory, seed=1)
+        await owner.submit(next_one, study)
+        await owner.wait(next_one.trial_id, SECONDS)
+        assert memory.trial(next_one.trial_id).status == "ok"  # the slot lives on
 
 
 async def test_a_reading_that_memory_refuses_is_made_again(

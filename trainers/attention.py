@@ -1,3 +1,4 @@
+# pyright: reportIncompatibleMethodOverride=false
 """Causal attention inside packed sequences, its weights softmax or pointwise: in plain torch, and compiled."""
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class _SoftmaxAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, offsets = ctx.saved_tensors
         x_gradient = torch.zeros_like(x)
         native.call("attend_softmax_backward", x, offsets, *ctx.given, gradient.contiguous(), x_gradient)
@@ -131,7 +132,7 @@ class _PointwiseAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, offsets, bias = ctx.saved_tensors
         x_gradient = torch.zeros_like(x)
         parts = bias.new_zeros(torch.get_num_threads(), len(bias))

@@ -1,3 +1,4 @@
+# pyright: reportIncompatibleMethodOverride=false
 """The elementwise steps of the encoders: each in plain torch, which defines it, and as one compiled kernel."""
 
 from __future__ import annotations
@@ -129,14 +130,10 @@ class _Embed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         rows, recency = ctx.saved_tensors
         items, positions, scale, mask, sparse = ctx.given
-        gradient = gradient.contiguous()
-        if mask.probability:
-            dropped = torch.empty_like(gradient)
-            native.call("drop", gradient, gradient.numel(), mask.native, dropped)
-            gradient = dropped
+        gradient = _dropped(gradient.contiguous(), mask)
         positions_gradient = gradient.new_zeros(positions)
         native.call("scatter_add", positions_gradient, recency, gradient, *gradient.shape, 1.0)
         items_gradient = _table_gradient(items, rows, gradient, scale, sparse)
@@ -152,10 +149,18 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         (rows,) = ctx.saved_tensors
         shape, sparse = ctx.given
         return _table_gradient(shape, rows, gradient.contiguous(), 1.0, sparse), None, None
+
+
+def _dropped(x: Tensor, mask: Mask) -> Tensor:
+    if not mask.probability:
+        return x
+    out = torch.empty_like(x)
+    native.call("drop", x, x.numel(), mask.native, out)
+    return out
 
 
 def _table_gradient(shape: torch.Size, rows: Tensor, gradient: Tensor, scale: float, sparse: bool) -> Tensor:
@@ -177,13 +182,9 @@ class _AddDropped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if not ctx.mask.probability:
-            return gradient, gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         gradient = gradient.contiguous()
-        dropped = torch.empty_like(gradient)
-        native.call("drop", gradient, gradient.numel(), ctx.mask.native, dropped)
-        return gradient, dropped, None
+        return gradient, _dropped(gradient, ctx.mask), None
 
 
 class _GeluDropped(torch.autograd.Function):
@@ -197,7 +198,7 @@ class _GeluDropped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         (h,) = ctx.saved_tensors
         out = torch.empty_like(h)
         native.call("gelu_dropped_backward", h, gradient.contiguous(), h.numel(), ctx.mask.native, out)
@@ -215,7 +216,7 @@ class _GateDropped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         gate, x = ctx.saved_tensors
         gate_gradient, x_gradient = torch.empty_like(x), torch.empty_like(x)
         given = (gate, gate.stride(0), x, gradient.contiguous(), *x.shape, ctx.mask.native)
@@ -233,7 +234,7 @@ class _LayerNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, means, scales = ctx.saved_tensors
         x_gradient = torch.empty_like(x)
         parts = x.new_zeros(torch.get_num_threads(), 2, x.shape[1])

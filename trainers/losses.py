@@ -1,3 +1,4 @@
+# pyright: reportIncompatibleMethodOverride=false
 """Softmax losses over all items or sampled ones, with gradients made going forward, in blocks that stay in cache."""
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class _GradientsOfForward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         states_grad, table_grad = ctx.saved_tensors
         others = [None] * (len(ctx.needs_input_grad) - 2)
         return states_grad.mul_(gradient), table_grad.mul_(gradient), *others

@@ -31,9 +31,19 @@ def rows_of(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> np
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, which is on the host, on `device`; a GPU is not waited for, since it copies from pinned memory."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def newest(states: Tensor, offsets: Tensor) -> Tensor:
     """The state at the newest item of every sequence: (N, D) -> (B, D)."""
-    return states.index_select(0, (offsets[1:] - 1).to(states.device, non_blocking=True))
+    return states.index_select(0, moved(offsets[1:] - 1, states.device))
+
+
+def recency_of(offsets: Tensor) -> Tensor:
+    """How far each token (N,) is from the newest of its sequence, which is 0; they start at `offsets` (B+1,)."""
+    return torch.repeat_interleave(offsets[1:] - 1, offsets.diff()) - torch.arange(int(offsets[-1]))
 
 
 @dataclass(frozen=True)
@@ -42,18 +52,17 @@ class Layout:
 
     offsets: Tensor  # (B+1,) on the host
     recency: Tensor  # (N,) distance from the newest item of the sequence, which is 0; on the device
+    fixed: Padding | None = None  # where the groups are not to be chosen by the lengths
 
     @classmethod
     def of(cls, offsets: Tensor, device: torch.device) -> Layout:
         """The layout of sequences that start at `offsets` (B+1,), a tensor on the host; none is empty."""
-        lengths = offsets.diff()
-        recency = torch.repeat_interleave(offsets[1:] - 1, lengths) - torch.arange(int(offsets[-1]))
-        return cls(offsets, recency.to(device, non_blocking=True))
+        return cls(offsets, moved(recency_of(offsets), device))
 
     @cached_property
     def padding(self) -> Padding:
         """The groups of padded sequences, computed when first asked for."""
-        return Padding.of(self.offsets.numpy(), self.recency.device)
+        return self.fixed or Padding.of(self.offsets.numpy(), self.recency.device)
 
     def by_sequence(self, tokens: Tensor, attend: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Applies `attend` to every group of padded sequences: (N, C) -> (N, E).
@@ -97,7 +106,7 @@ class Padding:
             first[members] = padded + width * np.arange(len(members))
             groups.append((len(members), width))
             padded += width * len(members)
-        return cls(torch.from_numpy(rows_of(first, lengths)).to(device, non_blocking=True), tuple(groups))
+        return cls(moved(torch.from_numpy(rows_of(first, lengths)), device), tuple(groups))
 
 
 @dataclass(frozen=True)

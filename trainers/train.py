@@ -18,6 +18,7 @@ from trainers.batches import TrainingRows, keyed, newest
 from trainers.data import TrainingData
 from trainers.estimate import available_memory_mb, predicted_memory_mb, refuse_what_cannot_fit
 from trainers.evaluate import Diverged, Evaluation, ranks
+from trainers.graphs import GraphEncoder
 from trainers.losses import loss_of
 from trainers.metrics import filter_rule, metrics_of
 from trainers.optimizers import clip_gradients, optimizers_of
@@ -39,6 +40,7 @@ class TrainState:
     """All that changes from epoch to epoch."""
 
     model: Encoder
+    encode: GraphEncoder
     optimizers: list[torch.optim.Optimizer]
     predicted_memory_mb: float | None = None
     best: Best | None = None
@@ -77,8 +79,9 @@ def train(
         refuse_what_cannot_fit(predicted, spec, min(available_memory_mb(), trial.memory_mb or inf))
     torch.manual_seed(keyed(trial.seed, 0, "weights"))
     model = build(spec, data.num_items).to(device)
-    state = TrainState(model, optimizers_of(spec, model), predicted)
     rows = TrainingRows(data, spec, device)
+    encode = GraphEncoder(model, spec.batch_size, int(rows.lengths.max()), spec.num_heads, device)
+    state = TrainState(model, encode, optimizers_of(spec, model), predicted)
     rule = filter_rule(trial.filter_seen, data.facts)
     evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
     outcome: Outcome = "ok"
@@ -139,8 +142,9 @@ def train_epoch(
     for batch in rows.epoch(seed, epoch):
         if cancelled():
             return None
-        with torch.autocast(rows.device.type, torch.bfloat16, enabled=bf16 and rows.device.type == "cuda"):
-            states = model.encode(batch.items, batch.offsets).float()  # (N, D)
+        on_gpu = rows.device.type == "cuda"
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=bf16 and on_gpu, cache_enabled=False):
+            states = state.encode(batch.items, batch.offsets).float()  # (N, D)
         if spec.train_targets == "last_position":
             states = newest(states, batch.offsets)  # (B, D)
         loss = loss_of(spec, model, states, batch.targets, negatives, bf16)

@@ -8,6 +8,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from trainers.batches import Layout
 from trainers.fused import Masks
 from trainers.spec import Spec
 
@@ -32,12 +33,16 @@ class Encoder(nn.Module, ABC):
         self.masks.training = mode
         return super().train(mode)
 
-    @abstractmethod
     def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
         """States (N, D) after each item: `items` (N,) of sequences that start at `offsets` (B+1,), held on the host.
 
         No sequence is empty or longer than max_length; a state knows only the items up to its own.
         """
+        return self(items, Layout.of(offsets, items.device))
+
+    @abstractmethod
+    def forward(self, items: Tensor, layout: Layout) -> Tensor:
+        """States (N, D) of the packed sequences whose places `layout` tells."""
 
     num_items: int
 

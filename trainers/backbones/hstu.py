@@ -66,8 +66,7 @@ class HSTU(Encoder):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
 
-    def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
-        layout = Layout.of(offsets, items.device)
+    def forward(self, items: Tensor, layout: Layout) -> Tensor:
         mask = self.masks.next(self.dropout)
         x = embed(self.items, self.positions, items, layout.recency, self.scale, mask)  # (N, D)
         for block in self.blocks:

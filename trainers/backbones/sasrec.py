@@ -65,8 +65,7 @@ class SASRec(Encoder):
         self.output_items = None if spec.tie_embeddings else nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
         self.apply(_initialise)
 
-    def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
-        layout = Layout.of(offsets, items.device)
+    def forward(self, items: Tensor, layout: Layout) -> Tensor:
         mask = self.masks.next(self.dropout)
         x = embed(self.items, self.positions, items, layout.recency, self.scale, mask)  # (N, D)
         for block in self.blocks:

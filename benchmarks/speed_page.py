@@ -8,9 +8,11 @@ from statistics import median
 from benchmarks.rows import Row
 from benchmarks.tables import centre, grouped, newest, short, table, times
 
-PADDED, RECTOOLS = "padded SASRec", "RecTools SASRec"
+OURS, PADDED, RECTOOLS, REPLAY = "VirtualMLE", "padded SASRec", "RecTools SASRec", "RePlay SASRec"
+ORDER = (OURS, PADDED, RECTOOLS, REPLAY)
 HEADINGS = (
-    "trainer", "loss", "s/epoch", "full ranking, s", "tokens/s", "× padded", "× RecTools", "epochs", "version",
+    "trainer", "loss", "s/epoch", "× padded", "× RecTools", "full ranking, s", "× RecTools", "tokens/s", "epochs",
+    "version",
 )  # fmt: skip
 
 HEAD = """# Speed of the trainers
@@ -18,9 +20,9 @@ HEAD = """# Speed of the trainers
 Seconds per training epoch and per full-ranking evaluation of the validation items: the median (and range) of as many
 epochs as the column says. Every row was measured in fresh child processes with the environment that a trial gets
 (threads, `malloc` settings), on the same leave-one-out training split, with 2 blocks, 2 heads, batch 256, length 50,
-dropout 0.5 and Adam. "× padded" and "× RecTools" say how many times faster an epoch is than the padded reference
-(`benchmarks/padded_reference.py`), and than RecTools with the same kind of loss (full or sampled). "version" is the
-commit that last touched our code, or the version of the package.
+dropout 0.5 and Adam. "× padded" and "× RecTools" say how many times faster an epoch (or the ranking) is than the
+padded reference (`benchmarks/padded_reference.py`), whatever the loss, and than RecTools with the same kind of loss
+(full or sampled). "version" is the commit that last touched our code, or the version of the package.
 
 - Ours is timed in two processes, before and after the others; the first epoch of each process is left out. The others
   train three batches to warm up, which are thrown away.
@@ -37,7 +39,7 @@ def page(rows: Sequence[Row], command: str) -> str:
     parts = [HEAD, f"Again: `{command}`\n"]
     for hardware, found in sorted(grouped(rows, lambda row: row.hardware).items()):
         kind = "CPU" if hardware.endswith(("core", "cores")) else "GPU"
-        parts.append(f"## {kind}: {hardware}\n\n{between(found)}\n")
+        parts.append(f"## {kind}: {hardware}\n\nEpochs and rankings, {between(found)}\n")
         parts.append(tables(found, level=3))
     return "\n".join(parts)
 
@@ -46,7 +48,7 @@ def between(rows: Sequence[Row]) -> str:
     """When rows were measured, and with which versions."""
     dates = sorted({row.date for row in rows})
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"Measured {span}. Versions: {'; '.join(sorted({row.versions for row in rows}))}."
+    return f"measured {span}; versions: {'; '.join(sorted({row.versions for row in rows}))}."
 
 
 def tables(rows: Sequence[Row], level: int = 2) -> str:
@@ -59,25 +61,30 @@ def tables(rows: Sequence[Row], level: int = 2) -> str:
 
 
 def speed_table(rows: Sequence[Row]) -> str:
-    """The table of one dataset and width on one processor, in the order in which its rows were first measured."""
+    """The table of one dataset and width on one processor: ours, then the others."""
     measured = [newest(found) for found in grouped(rows, lambda row: row.name).values()]
-    padded = next((seconds_of(found) for found in measured if found[0].name.startswith(PADDED)), None)
-    rectools = {_kind(found[0]): seconds_of(found) for found in measured if found[0].name.startswith(RECTOOLS)}
+    measured.sort(key=lambda found: next(place for place, who in enumerate(ORDER) if found[0].name.startswith(who)))
+    padded = next((found for found in measured if found[0].name.startswith(PADDED)), None)
+    rectools = {_kind(found[0]): found for found in measured if found[0].name.startswith(RECTOOLS)}
     lines: list[list[str]] = []
     for found in measured:
-        first, seconds = found[0], seconds_of(found)
+        first, peer = found[0], rectools.get(_kind(found[0]))
         lines.append([
             str(first.values["trainer"]), str(first.values["loss"]),
-            centre([row.number("seconds") for row in found]), centre([row.number("eval_seconds") for row in found]),
-            short(first.number("tokens") / seconds), times(padded, seconds), times(rectools.get(_kind(first)), seconds),
-            str(len(found)), first.commit,
+            centre([row.number("seconds") for row in found]), _times(padded, found), _times(peer, found),
+            centre([row.number("eval_seconds") for row in found]), _times(peer, found, "eval_seconds"),
+            short(first.number("tokens") / seconds_of(found)), str(len(found)), first.commit,
         ])  # fmt: skip
     return table(HEADINGS, lines, left=2)
 
 
-def seconds_of(rows: Sequence[Row]) -> float:
-    """The median seconds of an epoch."""
-    return median(row.number("seconds") for row in rows)
+def seconds_of(rows: Sequence[Row], value: str = "seconds") -> float:
+    """The median seconds of an epoch, or of an evaluation."""
+    return median(row.number(value) for row in rows)
+
+
+def _times(others: Sequence[Row] | None, own: Sequence[Row], value: str = "seconds") -> str:
+    return times(None if others is None else seconds_of(others, value), seconds_of(own, value))
 
 
 def _kind(row: Row) -> bool:

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import entrants, files, machine, peers, speed_page
+from benchmarks import arrival, catalogue, entrants, files, machine, peers, speed_page, study
 from benchmarks.children import ChildFailed, answers
 from benchmarks.entrants import Entrant, Who
 from benchmarks.measure_ours import Ours, train_ours
@@ -156,6 +156,21 @@ def run(bench: Bench, data: Path | None, names: list[str], steps: list[Step]) ->
     return left
 
 
+def beyond_epochs(folder: Path, speed: list[Row]) -> str:
+    """What the row files of the other benchmarks in `folder` add to the page."""
+    raced, studied, large = (Store(folder / f"{name}.jsonl").rows for name in ("arrival", "study", "catalogue"))
+    parts = (
+        ("Seconds to a validation quality", "python -m benchmarks.arrival", raced, arrival.arrivals),
+        ("A whole study", "python -m benchmarks.study", studied, lambda rows: study.page(rows, speed)),
+        ("A large catalogue", "python -m benchmarks.catalogue", large, catalogue.page),
+    )
+    return "".join(
+        f"\n## {title}\n\n`{command}`, {speed_page.between(rows)}\n\n{table(rows)}\n"
+        for title, command, rows, table in parts
+        if rows
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = files.options(__doc__ or "")
     parser.add_argument("--datasets", default="Beauty,LastFM", metavar="A,B")
@@ -178,7 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
     here = machine.hardware(given.device, given.threads)
     print(speed_page.tables([row for row in store.rows if row.hardware == here]))
     if given.write:
-        DOCUMENT.write_text(speed_page.page(store.rows, COMMAND), encoding="utf-8")
+        text = speed_page.page(store.rows, COMMAND) + beyond_epochs(store.path.parent, store.rows)
+        DOCUMENT.write_text(text, encoding="utf-8")
     return exit_code(left)
 
 

@@ -102,27 +102,27 @@ def test_hardware_and_versions_name_no_host_and_no_path() -> None:
 # tables
 
 
-def timed(trainer: str, loss: str, seconds: list[float], **given: object) -> list[Row]:
-    values = {"trainer": trainer, "loss": loss, "hidden_dim": 64, "tokens": 12000, "eval_seconds": 0.5}
+def timed(trainer: str, loss: str, seconds: list[float], eval_seconds: float = 0.5, **given: object) -> list[Row]:
+    values = {"trainer": trainer, "loss": loss, "hidden_dim": 64, "tokens": 12000, "eval_seconds": eval_seconds}
     name = f"{trainer}, {loss}, d=64"
     return [row(name, epoch=n, values={**values, "seconds": s}, **given) for n, s in enumerate(seconds)]
 
 
 def test_the_speed_table_holds_medians_ranges_and_ratios() -> None:
     rows = [
+        *timed("RecTools SASRec", "full softmax", [300.0], eval_seconds=1, commit="0.19.0"),
+        *timed("RecTools SASRec", "256 negatives a position", [100.0], eval_seconds=1, commit="0.19.0"),
         *timed("VirtualMLE SASRec", "full softmax", [9.0], commit="old"),
         *timed("VirtualMLE SASRec", "full softmax", [2.0, 4.0, 3.0], commit="new"),
         *timed("VirtualMLE SASRec", "512 negatives a batch", [0.5]),
         *timed("padded SASRec", "500 negatives a position", [60.0, 62.0]),
-        *timed("RecTools SASRec", "full softmax", [300.0], commit="0.19.0"),
-        *timed("RecTools SASRec", "256 negatives a position", [100.0], commit="0.19.0"),
     ]
     expected = [
-        "| VirtualMLE SASRec | full softmax | 3 (2–4) | 0.5 (0.5–0.5) | 4,000 | 20.3× | 100× | 3 | new |",
-        "| VirtualMLE SASRec | 512 negatives a batch | 0.5 | 0.5 | 24,000 | 122× | 200× | 1 | c1 |",
-        "| padded SASRec | 500 negatives a position | 61 (60–62) | 0.5 (0.5–0.5) | 197 | 1× | 1.64× | 2 | c1 |",
-        "| RecTools SASRec | full softmax | 300 | 0.5 | 40 | 0.203× | 1× | 1 | 0.19.0 |",
-        "| RecTools SASRec | 256 negatives a position | 100 | 0.5 | 120 | 0.61× | 1× | 1 | 0.19.0 |",
+        "| VirtualMLE SASRec | full softmax | 3 (2–4) | 20.3× | 100× | 0.5 (0.5–0.5) | 2× | 4,000 | 3 | new |",
+        "| VirtualMLE SASRec | 512 negatives a batch | 0.5 | 122× | 200× | 0.5 | 2× | 24,000 | 1 | c1 |",
+        "| padded SASRec | 500 negatives a position | 61 (60–62) | 1× | 1.64× | 0.5 (0.5–0.5) | 2× | 197 | 2 | c1 |",
+        "| RecTools SASRec | full softmax | 300 | 0.203× | 1× | 1 | 1× | 40 | 1 | 0.19.0 |",
+        "| RecTools SASRec | 256 negatives a position | 100 | 0.61× | 1× | 1 | 1× | 120 | 1 | 0.19.0 |",
     ]
     assert speed_page.speed_table(rows).splitlines()[2:] == expected
 
@@ -135,7 +135,7 @@ def test_the_speed_page_has_a_heading_for_each_processor() -> None:
     page = speed_page.page(rows, "python -m some.command")
     assert "Again: `python -m some.command`" in page
     cpu, gpu = page.index("## CPU: Some CPU, 2 cores\n"), page.index("## GPU: Some GPU\n")
-    assert "Measured 2026-01-01. Versions: python 3.11, torch 2.13." in page[cpu:gpu]
+    assert "measured 2026-01-01; versions: python 3.11, torch 2.13." in page[cpu:gpu]
     assert "### demo, d = 64 (12,000 training tokens)" in page[gpu:]
     assert "–" in speed_page.speed_table(timed("RePlay SASRec", "full softmax", [1.0]))
 

@@ -19,7 +19,7 @@ from benchmarks.children import ChildFailed, environment, last_words
 from benchmarks.measure_ours import Measured, Ours, spec_hash, train_ours
 from benchmarks.measuring import Wanted, complete, exit_code
 from benchmarks.rows import RESULTS, Row, Store, Value
-from benchmarks.tables import centre, duration, grouped, mean_and_sd, newest, table
+from benchmarks.tables import between, centre, duration, grouped, mean_and_sd, newest, table
 from server.executors.base import write_whole
 from trainers.data import Dataset
 from trainers.space import Config
@@ -134,8 +134,7 @@ def tables(rows: Sequence[Row]) -> str:
             "dataset", "backbone", "test ndcg@10", "test recall@10", "validation ndcg@10", "validation recall@10",
             "seeds", "best epoch", "to the best", "s/epoch", "peak MB", "commit",
         )  # fmt: skip
-        dates = sorted(row.date for row in found)
-        about = f"{hardware}; {dates[0]} to {dates[-1]}; {found[-1].versions}."
+        about = f"{hardware}, {between(found)}"
         parts.append(f"## Preset `{kind}`\n\n{about}\n\n{table(headings, sorted(lines), left=2)}\n")
     return "\n".join(parts)
 

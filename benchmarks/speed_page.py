@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from benchmarks.rows import Row
-from benchmarks.tables import centre, grouped, newest, short, table, times
+from benchmarks.tables import between, centre, grouped, newest, short, table, times
 
 OURS, PADDED, RECTOOLS, REPLAY = "VirtualMLE", "padded SASRec", "RecTools SASRec", "RePlay SASRec"
 ORDER = (OURS, PADDED, RECTOOLS, REPLAY)
@@ -42,13 +42,6 @@ def page(rows: Sequence[Row], command: str) -> str:
         parts.append(f"## {kind}: {hardware}\n\nEpochs and rankings, {between(found)}\n")
         parts.append(tables(found, level=3))
     return "\n".join(parts)
-
-
-def between(rows: Sequence[Row]) -> str:
-    """When rows were measured, and with which versions."""
-    dates = sorted({row.date for row in rows})
-    span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"measured {span}; versions: {'; '.join(sorted({row.versions for row in rows}))}."
 
 
 def tables(rows: Sequence[Row], level: int = 2) -> str:

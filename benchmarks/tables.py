@@ -31,6 +31,13 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if (row.spec_hash, row.commit, row.versions) == code]
 
 
+def between(rows: Sequence[Row]) -> str:
+    """When rows were measured, and with which versions."""
+    dates = sorted({row.date for row in rows})
+    span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"measured {span}; versions: {'; '.join(sorted({row.versions for row in rows}))}."
+
+
 def short(value: float) -> str:
     """Three significant digits, and thousands separated."""
     if abs(value) >= 1000:

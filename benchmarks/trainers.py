@@ -20,6 +20,7 @@ from benchmarks.measure_ours import Ours, train_ours
 from benchmarks.measuring import exit_code
 from benchmarks.peers import Peers, how_to_install
 from benchmarks.rows import RESULTS, Row, Store, Value
+from benchmarks.tables import between
 from benchmarks.task import Arrays, Task
 from trainers.data import Dataset
 from trainers.metrics import filter_rule
@@ -165,7 +166,7 @@ def beyond_epochs(folder: Path, speed: list[Row]) -> str:
         ("A large catalogue", "python -m benchmarks.catalogue", large, catalogue.page),
     )
     return "".join(
-        f"\n## {title}\n\n`{command}`, {speed_page.between(rows)}\n\n{table(rows)}\n"
+        f"\n## {title}\n\n`{command}`, {between(rows)}\n\n{table(rows)}\n"
         for title, command, rows, table in parts
         if rows
     )

@@ -14,7 +14,7 @@ from trainers.spec import SPECS, TRAINER_VERSION, Spec, TrialSpec
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message names the file and says why."""
+    """A checkpoint that cannot be read; the message names the file, says why and what can be done."""
 
 
 def save(path: Path, trial: TrialSpec, model: Encoder, num_items: int) -> None:
@@ -46,5 +46,8 @@ def load(path: Path, dataset_hash: str, device: torch.device) -> tuple[Spec, Enc
         model.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is no checkpoint that can be read: {reason}") from None
+        raise CheckpointError(
+            f"{path.parent.name}/{path.name} is no checkpoint that can be read: {reason}. Put the file back, or repeat "
+            "the study: trainings whose checkpoints are whole are reused, this one is trained again"
+        ) from None
     return spec, model

@@ -75,7 +75,8 @@ def line_of(error: Exception) -> str:
         where = "".join(f" {part}" for part in first["loc"])
         return f"{error.title}{where}: {first['msg'].removeprefix('Value error, ')}"
     text = " ".join(str(error).split())[:500]
-    return text if isinstance(error, Diverged) else f"{type(error).__name__}: {text}".removesuffix(": ")
+    speaks_for_itself = isinstance(error, (Diverged, checkpoint.CheckpointError))
+    return text if speaks_for_itself else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _source(directory: Path, trial: TrialSpec, data: TrainingData) -> Source | None:

@@ -12,6 +12,7 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalNormalizedDCG, Retriev
 from tests.handmade import training_data, walks
 from trainers import evaluate
 from trainers.backbones import Encoder, build
+from trainers.batches import Layout
 from trainers.evaluate import Diverged, Evaluation, ranks
 from trainers.metrics import Filter, filter_rule, metrics_of
 from trainers.spec import FilterSeen, SASRecSpec
@@ -24,7 +25,7 @@ class Scripted(Encoder):
         super().__init__()
         self.scores = torch.tensor(scores)
 
-    def encode(self, items: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, items: Tensor, layout: Layout) -> Tensor:
         return self.scores[items]
 
     def output_rows(self, items: Tensor) -> Tensor:

@@ -140,6 +140,22 @@ def test_the_speed_page_has_a_heading_for_each_processor() -> None:
     assert "–" in speed_page.speed_table(timed("RePlay SASRec", "full softmax", [1.0]))
 
 
+def test_the_page_goes_on_with_what_other_benchmarks_have_measured(tmp_path: Path) -> None:
+    assert trainers.beyond_epochs(tmp_path, []) == ""
+    values = {
+        "arrived": True, "seconds": 40.0, "training_seconds": 30.0, "epochs": 7, "best": 0.065, "best_epoch": 7,
+        "ended": "arrived",
+    }  # fmt: skip
+    Store(tmp_path / "arrival.jsonl").add(row("SASRec: ndcg@10 0.065", values=values))
+    page = trainers.beyond_epochs(tmp_path, [])
+    assert page.startswith(
+        "\n## Seconds to a validation quality\n\n"
+        "`python -m benchmarks.arrival`, measured 2026-01-01; versions: python 3.11, torch 2.13.\n\n| trainer |"
+    )
+    assert "| SASRec: ndcg@10 0.065 | demo | 40 s | 30 s | 7 | 0.0650 in epoch 7 | c1 | Some CPU, 2 cores |\n" in page
+    assert page.count("\n## ") == 1
+
+
 def test_newest_are_the_rows_of_the_code_measured_last() -> None:
     rows = [row(commit="a"), row(commit="b", epoch=1), row(commit="a", epoch=1), row(commit="b", epoch=2)]
     assert newest(rows) == [rows[1], rows[3]]

@@ -52,7 +52,7 @@ class Layout:
 
     offsets: Tensor  # (B+1,) on the host
     recency: Tensor  # (N,) distance from the newest item of the sequence, which is 0; on the device
-    fixed: Padding | None = None  # where the groups are not to be chosen by the lengths
+    given_padding: Padding | None = None  # instead of groups by length
 
     @classmethod
     def of(cls, offsets: Tensor, device: torch.device) -> Layout:
@@ -62,7 +62,7 @@ class Layout:
     @cached_property
     def padding(self) -> Padding:
         """The groups of padded sequences, computed when first asked for."""
-        return self.fixed or Padding.of(self.offsets.numpy(), self.recency.device)
+        return self.given_padding or Padding.of(self.offsets.numpy(), self.recency.device)
 
     def by_sequence(self, tokens: Tensor, attend: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Applies `attend` to every group of padded sequences: (N, C) -> (N, E).

@@ -14,7 +14,7 @@ from trainers.spec import SPECS, TRAINER_VERSION, Spec, TrialSpec
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message names the file, says why and what can be done."""
+    """A checkpoint that cannot be read; the message names the file and says why."""
 
 
 def save(path: Path, trial: TrialSpec, model: Encoder, num_items: int) -> None:

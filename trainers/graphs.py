@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MOST_WEIGHTS = 2**26
 """Where padding every sequence to the longest takes more attention weights than this, the groups of `Padding` do."""
 TOLERANCE = 1e-2
-"""By how much of its norm what is replayed may differ from what was recorded: bf16, and sums in another order."""
+"""What is replayed may differ from what was recorded by this part of its norm: bf16, and sums in another order."""
 
 
 def rounded(tokens: int) -> int:

@@ -139,11 +139,11 @@ def train_epoch(
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     predictions = 0
     bf16 = devices.multiplies_bf16(rows.device)
+    autocast = bf16 and rows.device.type == "cuda"
     for batch in rows.epoch(seed, epoch):
         if cancelled():
             return None
-        on_gpu = rows.device.type == "cuda"
-        with torch.autocast(rows.device.type, torch.bfloat16, enabled=bf16 and on_gpu, cache_enabled=False):
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=autocast, cache_enabled=False):
             states = state.encode(batch.items, batch.offsets).float()  # (N, D)
         if spec.train_targets == "last_position":
             states = newest(states, batch.offsets)  # (B, D)

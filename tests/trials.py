@@ -58,9 +58,10 @@ def said(path: Path) -> Callable[[], bool]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process has ended, reaped or not."""
+    """Whether the process has ended, reaped or not; one that exits has no memory, and runs no more, before it is so."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE or not process.memory_info().vms
     except psutil.NoSuchProcess:
         return True
 

@@ -163,7 +163,7 @@ async def test_stop_interrupts_a_trial_that_outlived_its_killed_bridge_and_leave
     assert stopped is not None
     assert stopped.interrupted == [trial_id]
     assert children
-    assert not [child for child in children if child.is_running()]
+    assert all(gone(child.pid) for child in children)
     async with Client(bridge(home)) as client:
         assert await _trials(client, study_id) == {trial_id: "interrupted"}
 

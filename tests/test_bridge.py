@@ -35,6 +35,7 @@ from tests.owners import (
     text,
     wait_gone,
 )
+from tests.trials import gone
 
 pytestmark = pytest.mark.anyio
 

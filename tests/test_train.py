@@ -227,3 +227,10 @@ def test_one_step_on_touched_rows_is_one_step_of_adam_on_them(backbone: str, nor
     )
     for name, weights in dense.items():
         torch.testing.assert_close(touched[name], weights, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+def test_a_full_softmax_updates_all_rows_whatever_the_spec_says_of_them(backbone: str) -> None:
+    """As where a study of a large catalogue, whose default touches rows, tries the full softmax."""
+    spec = trial(backbone, table_updates="touched_rows", num_negatives=7)
+    assert same(trained(spec), trained(trial(backbone)))

@@ -25,7 +25,7 @@ class NotEnoughMemory(MemoryError):
 
 def predicted_memory_mb(spec: Spec, data: TrainingData, bf16: bool) -> float:
     """The predicted peak of a training process on a CPU, in MiB: within a fifth of what was seen up to 1.3 GiB."""
-    sparse = spec.table_updates == "touched_rows"
+    sparse = spec.updates_touched_rows
     table = 4 * data.num_items * spec.hidden_dim * (1 if spec.tie_embeddings else 2)
     copies = 5.0 if sparse else 7.0  # weights, best weights, two moments, a file's bytes; gradients of input and output
     if spec.loss == "full_softmax" and bf16:
@@ -42,7 +42,7 @@ def refuse_what_cannot_fit(predicted_mb: float, spec: Spec, allowed_mb: float) -
     """Raises NotEnoughMemory where a training needs more than `allowed_mb`."""
     if predicted_mb > allowed_mb:
         advice = "a smaller hidden_dim or batch_size"
-        if spec.table_updates != "touched_rows":
+        if not spec.updates_touched_rows:
             advice += ', or loss "sampled_softmax" with table_updates "touched_rows",'
         raise NotEnoughMemory(f"needs about {predicted_mb:.0f} MB, {allowed_mb:.0f} MB can be had: {advice} needs less")
 
@@ -91,7 +91,7 @@ def _scores(spec: Spec, data: TrainingData, tokens: float) -> float:
     if spec.negative_sharing == "batch":
         return min(BLOCK_SCORES, tokens * spec.num_negatives) + 4 * (tokens + spec.num_negatives) * spec.hidden_dim
     drawn = tokens * (spec.num_negatives + 1)
-    return 2 * drawn + (8 * drawn if spec.table_updates == "touched_rows" else min(drawn, 3 * BLOCK_SCORES))
+    return 2 * drawn + (8 * drawn if spec.updates_touched_rows else min(drawn, 3 * BLOCK_SCORES))
 
 
 def _floats_a_block(spec: Spec) -> float:

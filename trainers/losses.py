@@ -35,7 +35,7 @@ def loss_of(
     negatives = torch.randint(model.num_items, shape, generator=generator, device=states.device)
     if spec.negative_sharing == "batch":
         return shared_softmax(states, model.output_rows(torch.cat([targets, negatives])), targets, negatives)
-    if spec.table_updates == "touched_rows":  # a small table of the items at hand
+    if spec.updates_touched_rows:  # a small table of the items at hand
         items, numbers = torch.unique(torch.cat([targets[:, None], negatives], 1), return_inverse=True)
         return sampled_softmax(states, model.output_rows(items), numbers[:, 0], numbers[:, 1:])
     return sampled_softmax(states, model.output_table(), targets, negatives)

@@ -85,6 +85,11 @@ class Spec(BaseModel):
     )
     patience: Annotated[int, Knob("training", 1, 50, "log", about="epochs without a better validation")] = 8
 
+    @property
+    def updates_touched_rows(self) -> bool:
+        """Whether a step updates only the item rows of its batch: `table_updates` has no effect on a full softmax."""
+        return self.table_updates == "touched_rows" and self.loss != "full_softmax"
+
 
 class SASRecSpec(Spec):
     """SASRec: causal softmax attention (Kang & McAuley 2018), pre-norm, recency-aligned learned positions."""

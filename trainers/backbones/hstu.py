@@ -52,7 +52,7 @@ class HSTU(Encoder):
 
     def __init__(self, spec: HSTUSpec, num_items: int) -> None:
         super().__init__()
-        touched = spec.table_updates == "touched_rows"
+        touched = spec.updates_touched_rows
         self.num_items = num_items
         self.items = nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
         self.positions = nn.Embedding(spec.max_length, spec.hidden_dim)

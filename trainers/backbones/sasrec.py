@@ -54,7 +54,7 @@ class SASRec(Encoder):
 
     def __init__(self, spec: SASRecSpec, num_items: int) -> None:
         super().__init__()
-        touched = spec.table_updates == "touched_rows"
+        touched = spec.updates_touched_rows
         self.num_items = num_items
         self.items = nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
         self.positions = nn.Embedding(spec.max_length, spec.hidden_dim)

@@ -44,6 +44,23 @@ def test_what_costs_more_is_predicted_to(backbone: str, small: dict[str, object]
     )
 
 
+def test_long_histories_that_are_ranked_together_count_even_in_small_batches() -> None:
+    long = walks(users=400, num_items=100, longest=200)
+    few, many = (predicted_memory_mb(spec(hidden_dim=512, batch_size=32, max_length=length), long, False)
+                 for length in (10, 200))  # fmt: skip
+    assert many > few + 150  # 32,768 tokens of some 8 x 512 floats are a few hundred MB
+
+
+def test_without_kernels_attention_weights_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = walks(users=400, num_items=100, longest=200)
+    wide = spec("hstu", num_heads=8, max_length=200)
+    found: list[float] = []
+    for kernels in (object(), None):
+        monkeypatch.setattr(estimate.native, "kernels", lambda kernels=kernels: kernels)
+        found.append(predicted_memory_mb(wide, long, False))
+    assert found[1] > found[0] + 500
+
+
 def test_a_million_items_count_by_hand() -> None:
     """Untied dense tables of 10^6 x 64 floats, seven copies, with slack: nearly all that such a training holds."""
     huge = replace(DATA, num_items=10**6)

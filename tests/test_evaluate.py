@@ -73,6 +73,13 @@ def test_the_whole_history_is_filtered_beyond_max_length_too() -> None:
     assert ranked(Scripted(SCORES), [[1, 4, 3]], [2], 6, "yes", max_length=1) == [2]
 
 
+def test_users_are_ranked_together_up_to_a_number_of_users_and_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "BLOCK_USERS", 3)
+    monkeypatch.setattr(evaluate, "BLOCK_TOKENS", 10)
+    tokens = np.cumsum([0, 1, 1, 1, 1, 5, 4, 12, 9, 1])
+    assert list(evaluate.runs_of(tokens)) == [(0, 3), (3, 6), (6, 7), (7, 9)]
+
+
 def test_users_are_filtered_by_their_own_histories() -> None:
     sequences = [[1], [4, 1], [5], [2, 3, 5, 4, 1]]
     assert ranked(Scripted(SCORES), sequences, [0, 0, 0, 0], 6, "yes") == [5, 4, 5, 1]

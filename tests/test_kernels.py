@@ -22,7 +22,8 @@ from trainers.spec import SPECS
 
 compiled = pytest.mark.skipif(native.kernels() is None, reason="no compiler for the kernels, or not their processor")
 NOTHING, HALF, SOME = Mask(0, 0.0), Mask(0x9ABCDEF0, 0.5), Mask(77, 0.3)
-LENGTHS = (3, 1, 40, 5, 17, 16, 2, 33, 1)
+LENGTHS = (3, 1, 40, 5, 17, 16, 2, 33, 1, 65, 100)
+LONGEST = 100
 N = sum(LENGTHS)
 LAYOUT = Layout.of(torch.tensor([0, *LENGTHS]).cumsum(0), torch.device("cpu"))
 
@@ -74,13 +75,13 @@ def test_embedding(plain: Callable[[bool], None], mask: Mask) -> None:
     rows = torch.randint(11, (N,), generator=torch.Generator().manual_seed(0))
 
     def compute(items: Tensor, positions: Tensor) -> Tensor:
-        tables = nn.Embedding(11, 24), nn.Embedding(40, 24)
+        tables = nn.Embedding(11, 24), nn.Embedding(LONGEST, 24)
         for table, weight in zip(tables, (items, positions), strict=True):
             del table.weight
             table.weight = weight  # pyright: ignore[reportAttributeAccessIssue]
         return embed(*tables, rows, LAYOUT.recency, 3.0, mask) + lookup(tables[0], rows)
 
-    assert_equal(plain, compute, random(11, 24), random(40, 24))
+    assert_equal(plain, compute, random(11, 24), random(LONGEST, 24))
 
 
 @compiled
@@ -101,7 +102,7 @@ def test_layer_norm(plain: Callable[[bool], None], width: int) -> None:
 def test_softmax_attention(plain: Callable[[bool], None], mask: Mask, heads: int, width: int) -> None:
     D = heads * width
     where = Heads(heads, 3 * D, width, width, 0, D, 2 * D, width, width)
-    assert_equal(plain, lambda x: softmax_attention(x, LAYOUT, where, mask, 40), random(N, 3 * D))
+    assert_equal(plain, lambda x: softmax_attention(x, LAYOUT, where, mask, LONGEST), random(N, 3 * D))
 
 
 @compiled
@@ -112,9 +113,9 @@ def test_pointwise_attention(plain: Callable[[bool], None], mask: Mask, heads: i
     where = Heads(heads, heads * step, keys, values, values, values + keys, 0, step, step)
 
     def compute(x: Tensor, bias: Tensor) -> Tensor:
-        return pointwise_attention(x, bias, LAYOUT, where, mask, 50, 50)
+        return pointwise_attention(x, bias, LAYOUT, where, mask, LONGEST, 50)
 
-    assert_equal(plain, compute, random(N, heads * step), random(50))
+    assert_equal(plain, compute, random(N, heads * step), random(LONGEST))
 
 
 @compiled
@@ -177,7 +178,7 @@ def test_a_score_that_is_not_finite_is_noticed_by_kernels_and_plain_torch(
 def test_a_whole_step_of_an_encoder(
     plain: Callable[[bool], None], backbone: str, config: dict[str, object], loss: str
 ) -> None:
-    settings = {"hidden_dim": 16, "max_length": 40, "dropout": 0.4, "attention_dropout": 0.2, **config}
+    settings = {"hidden_dim": 16, "max_length": LONGEST, "dropout": 0.4, "attention_dropout": 0.2, **config}
     settings |= {"num_negatives": 5} if loss == "sampled_softmax" else {}
     spec = SPECS[backbone].model_validate({**settings, "loss": loss})
     items = torch.randint(23, (N,), generator=torch.Generator().manual_seed(4))

@@ -185,6 +185,9 @@ def test_threads_change_an_epoch_by_rounding_only(backbone: str, loss: str, thre
         losses.append(lines[0].loss)
         models.append(state.model)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    one, two = (model.state_dict() for model in models)
+    for name, weights in one.items():
+        assert (weights - two[name]).norm() < 1e-2 * weights.norm(), name
 
     evaluation = Evaluation.of(MANY.items, MANY.offsets, MANY.validation, MANY.num_items, 30, "no", torch.device("cpu"))
     found = []

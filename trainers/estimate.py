@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trainers import native
 from trainers.data import TrainingData
+from trainers.evaluate import BLOCK_TOKENS, BLOCK_USERS
 from trainers.losses import BLOCK_ROWS, BLOCK_SCORES
 from trainers.spec import HSTUSpec, Spec
 
@@ -32,7 +34,7 @@ def predicted_memory_mb(spec: Spec, data: TrainingData, bf16: bool) -> float:
         copies += 0.5
     tokens = _tokens(spec, data)
     scores = 4 * _scores(spec, data, tokens)
-    body = 4 * tokens * (spec.num_blocks * _floats_a_block(spec) + 8 * spec.hidden_dim)
+    body = max(_training_bytes(spec, data, tokens), _evaluation_bytes(spec, data))
     parameters = 4 * 5 * spec.num_blocks * 12 * spec.hidden_dim**2
     events = BYTES_AN_EVENT * (len(data.items) + len(data.validation))
     return PROCESS_MB + SLACK * (copies * table + scores + body + parameters + events) / 2**20
@@ -75,6 +77,28 @@ def _number(path: Path, name: str = "") -> int | None:
         return int(word)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _training_bytes(spec: Spec, data: TrainingData, tokens: float) -> float:
+    """What the encoder keeps of a batch for its way back."""
+    users = min(spec.batch_size, len(data.offsets) - 1)
+    held = tokens * (spec.num_blocks * _floats_a_block(spec) + 8 * spec.hidden_dim)
+    return 4 * (held + spec.num_blocks * _weights(spec, data, users))
+
+
+def _evaluation_bytes(spec: Spec, data: TrainingData) -> float:
+    """What one block of the encoder holds of the users that are ranked together."""
+    lengths = np.diff(data.offsets).clip(max=spec.max_length)
+    users = min(BLOCK_USERS, len(lengths), max(1.0, BLOCK_TOKENS / lengths.mean()))
+    return 4 * (users * lengths.mean() * (_floats_a_block(spec) / 2) + _weights(spec, data, users))
+
+
+def _weights(spec: Spec, data: TrainingData, users: float) -> float:
+    """Attention weights of so many users, thrice: plain torch holds them all at once, a kernel a row at a time."""
+    if native.kernels() is not None:
+        return 0.0
+    lengths = np.diff(data.offsets).clip(max=spec.max_length).astype(np.float64)
+    return 3 * spec.num_heads * users * float((lengths**2).mean())
 
 
 def _tokens(spec: Spec, data: TrainingData) -> float:

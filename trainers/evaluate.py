@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from trainers.batches import newest, rows_of
 from trainers.metrics import Filter
 
 BLOCK_USERS = 1024
+BLOCK_TOKENS = 2**15
+"""Fewer users where their histories are long: what is encoded at once is held in memory several times over."""
 BLOCK_SCORES = 2**21
 """Scores held at once: 8 MiB in fp32."""
 
@@ -76,8 +79,7 @@ class Evaluation:
         def on_device(values: npt.NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(values).to(device)
 
-        def block(start: int) -> Block:
-            stop = min(start + BLOCK_USERS, len(targets))
+        def block(start: int, stop: int) -> Block:
             first, last = np.searchsorted(seen, [start * num_items, stop * num_items])
             rows, filtered = np.divmod(seen[first:last] - start * num_items, num_items)
             order = np.argsort(filtered, kind="stable")
@@ -94,9 +96,19 @@ class Evaluation:
             items=on_device(items[rows_of(offsets[1:] - kept, kept)].astype(np.int64)),
             targets=on_device(targets.astype(np.int64)),
             lost=on_device(lost),
-            blocks=tuple(block(start) for start in range(0, len(targets), BLOCK_USERS)),
+            blocks=tuple(block(start, stop) for start, stop in runs_of(tokens)),
             chunk=chunk,
         )
+
+
+def runs_of(tokens: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Users from start to stop, each run with at most BLOCK_USERS and BLOCK_TOKENS; user u has tokens[u + 1] in all."""
+    start, users = 0, len(tokens) - 1
+    while start < users:
+        fitting = int(np.searchsorted(tokens, tokens[start] + BLOCK_TOKENS, side="right")) - 1
+        stop = min(max(fitting, start + 1), start + BLOCK_USERS, users)
+        yield start, stop
+        start = stop
 
 
 @torch.inference_mode()
@@ -122,7 +134,7 @@ def ranks(model: Encoder, evaluation: Evaluation) -> npt.NDArray[np.int64]:
 def _ranks_of(states: Tensor, table: Tensor, evaluation: Evaluation, block: Block) -> tuple[Tensor, Tensor]:
     """Rank (b,) of every target of `block`, whose states are (b, D); and whether all scores are finite."""
     targets, chunk = evaluation.targets[block.users], evaluation.chunk
-    goals = torch.mm(states, table[targets].T).diagonal().contiguous()  # (b,) a product, so that equal rows score equal
+    goals = torch.mm(states, table[targets].T).diagonal().contiguous()  # (b,) a product like the scores, to be as exact
     ahead = torch.ones_like(targets)
     finite = goals.isfinite().all()
     for number, start in enumerate(range(0, len(table), chunk)):

@@ -17,8 +17,13 @@ from trainers.batches import Layout, Padding, moved, recency_of
 
 log = logging.getLogger(__name__)
 
-MOST_WEIGHTS = 2**26
-"""Where padding every sequence to the longest takes more attention weights than this, the groups of `Padding` do."""
+MOST_NUMBERS = 2**26
+"""Where padding every sequence to the longest takes more attention weights than this, the groups of `Padding` do.
+
+The same bounds the gradients of item tables, of which each recorded shape keeps its own.
+"""
+SHAPES = 8
+"""Of the batches of a training, about."""
 TOLERANCE = 1e-2
 """What is replayed may differ from what was recorded by this part of its norm: bf16, and sums in another order."""
 
@@ -67,8 +72,10 @@ class GraphEncoder:
     def __init__(self, model: Encoder, sequences: int, longest: int, heads: int, device: torch.device) -> None:
         self.model = model
         self.sequences, self.longest = sequences, longest
-        sparse = any(isinstance(module, nn.Embedding) and module.sparse for module in model.modules())
-        fits = (sequences + 1) * heads * longest**2 <= MOST_WEIGHTS
+        tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+        sparse = any(table.sparse for table in tables)
+        kept = SHAPES * sum(table.weight.numel() for table in tables)
+        fits = (sequences + 1) * heads * longest**2 <= MOST_NUMBERS and kept <= MOST_NUMBERS
         self.usable = device.type == "cuda" and fits and not sparse
         self.graphs: dict[int, Callable[..., Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.usable else None
@@ -86,7 +93,8 @@ class GraphEncoder:
                 log.warning("no CUDA graphs in this training: %s", error)
                 self.usable = False
                 self.graphs.clear()
-                return self.model.encode(items, offsets)
+        if not self.usable:  # outside of the clause above, in which the error still holds what was recorded
+            return self.model.encode(items, offsets)
         return self.graphs[size](*given)[: len(items)]
 
     def _record(self, given: tuple[Tensor, ...], tokens: int) -> Callable[..., Tensor]:
@@ -96,7 +104,7 @@ class GraphEncoder:
         """
         device = given[0].device
         kernels, graph = (FixedShape(self.model, self.sequences, self.longest) for _ in range(2))
-        with torch.random.fork_rng([device]):
+        with torch.random.fork_rng([device]), torch.cuda.stream(torch.cuda.current_stream(device)):
             torch.cuda.make_graphed_callables(graph, given, allow_unused_input=True, pool=self._pool)
             state = torch.cuda.get_rng_state(device)
             wanted = states_and_gradients(kernels, given, tokens)
@@ -108,7 +116,8 @@ class GraphEncoder:
 def states_and_gradients(function: nn.Module, given: tuple[Tensor, ...], tokens: int) -> list[Tensor]:
     """The states (N, D) of the real tokens, and the gradient, in some direction, by each parameter that takes part."""
     states = function(*given)[:tokens].float()
-    direction = torch.linspace(-1, 1, states.numel(), device=states.device).view_as(states)
+    # no direction that a layer norm removes: it differs within a token, and from one to the next
+    direction = (torch.arange(states.numel(), device=states.device) % 5 - 2.0).view_as(states)
     gradients = torch.autograd.grad((states * direction).sum(), list(function.parameters()), allow_unused=True)
     return [states.detach().clone(), *(gradient.clone() for gradient in gradients if gradient is not None)]
 

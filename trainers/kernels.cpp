@@ -1,5 +1,5 @@
 // The hot path of training and evaluation, fused. Plain C functions over float32 arrays, called through trainers/native.py;
-// trainers/fused.py, losses.py and evaluate.py say in plain torch what each of them computes, and tests hold them to it.
+// trainers/fused.py, attention.py, losses.py and evaluate.py say in plain torch what each of them computes, and tests hold them to it.
 //
 // Every loop is split over `threads` in a fixed way, so that the same inputs and thread count give the same bits.
 
@@ -383,7 +383,7 @@ void embed(const float *items, const int64_t *rows, const float *positions, cons
     }
 }
 
-// gradient = dropout(out_gradient), in place of it where both are the same array.
+// out = dropout(x)
 void drop(const float *x, int64_t n, Dropout dropout, float *out, int threads) {
     each(n, threads, [=](int64_t i) { out[i] = x[i] * dropout(i); });
 }

@@ -15,7 +15,7 @@ from trainers.backbones import Encoder
 from trainers.spec import Spec
 
 BLOCK_SCORES = 2**23
-"""Scores held at once: 16 MiB in bf16, reused from block to block."""
+"""Scores held at once: 16 MiB in bf16, reused from block to block; more where 64 rows of a large catalogue are more."""
 BLOCK_ROWS = 64
 """Blocks are multiples of it: a product of a new shape costs more to prepare than to compute."""
 DENSE_ITEMS = 32

@@ -155,10 +155,14 @@ def _name(level: str) -> str:
 def _built() -> Path:
     """The compiled file: beside the source (in an image), or in the user's cache, where it is made if absent."""
     name = f"kernels-{_name(_level())}.so"
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtualmle"
-    for folder in (SOURCE.parent, cached):
-        if (folder / name).exists():
-            return folder / name
+    if (SOURCE.parent / name).exists():
+        return SOURCE.parent / name
+    try:
+        cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtualmle"
+    except RuntimeError:
+        raise NoKernels("there is no home folder to keep them in; set XDG_CACHE_HOME") from None
+    if (cached / name).exists():
+        return cached / name
     try:
         cached.mkdir(mode=0o700, parents=True, exist_ok=True)
         return build(cached)

@@ -13,8 +13,9 @@ from pathlib import Path
 from benchmarks.children import ChildFailed, environment, last_words
 from server.run_directory import prepare, read_epochs, read_result
 from trainers.data import Dataset
+from trainers.fields import space_of
 from trainers.space import Config
-from trainers.spec import SPECS, Epoch, TrialResult, TrialSpec, space_of
+from trainers.spec import SPECS, Epoch, TrialResult, TrialSpec
 
 
 @dataclass(frozen=True)

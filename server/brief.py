@@ -13,9 +13,10 @@ from memory.retrieval import Ranked, rank_notes
 from memory.store import Memory, new_id
 from server.answers import Brief, Noise, NoteLine
 from trainers.data import Dataset, baselines
+from trainers.fields import space_of
 from trainers.metrics import filter_rule
 from trainers.space import Field, Space
-from trainers.spec import SPECS, FilterSeen, Preset, preset, space_of
+from trainers.spec import SPECS, FilterSeen, Preset, preset
 
 NOTES_SHOWN = 8
 
@@ -103,7 +104,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
 
 def field_line(field: Field) -> str:
     """One field in words: what is allowed, its default, when it matters, what it is."""
-    when = f"; only with {field.when[0]}={' or '.join(str(value) for value in field.when[1])}" if field.when else ""
+    when = "; only with " + ", or ".join(condition.words() for condition in field.when) if field.when else ""
     return f"{field.allowed()}; default {json.dumps(field.default)}{when}; {field.group}: {field.about}"
 
 

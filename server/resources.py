@@ -16,7 +16,8 @@ from server.brief import write_brief
 from server.calls import runtime_of
 from server.studies import ended, score_of
 from server.views import trial_answer
-from trainers.spec import SPECS, Epoch, space_of
+from trainers.fields import space_of
+from trainers.spec import SPECS, Epoch
 
 
 class _Curve(Answer):

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memory.records import Study, Trial
+from trainers.fields import space_of
 from trainers.space import Config
-from trainers.spec import SPECS, DatasetFacts, space_of
+from trainers.spec import SPECS, DatasetFacts
 
 FACTS = DatasetFacts(
     users=5000, items=500, interactions=40_000, mean_length=8.0, p50_length=7.0, p90_length=12.0, p95_length=15.0,
@@ -44,5 +45,11 @@ ENCODERS = [
     ("hstu", {}),
     ("hstu", {"num_blocks": 1, "num_heads": 4, "tie_embeddings": False, "scale_embeddings": True}),
     ("hstu", {"linear_dim": 8, "attention_dim": 12, "normalize_embeddings": True}),
+    ("sasrec", {"position": "relative", "feed_forward": "swiglu", "share_blocks": True}),
+    ("sasrec", {"position": "rotary", "block_norm": "post", "num_heads": 4, "pooling": "mean", "pooling_window": 4}),
+    ("sasrec", {"normalize_embeddings": True, "temperature": 0.2, "tie_embeddings": False}),
+    ("hstu", {"position": "relative", "feed_forward": "gelu", "block_norm": "post"}),
+    ("hstu", {"position": "rotary", "attention_dim": 9, "feed_forward": "swiglu", "share_blocks": True}),
+    ("hstu", {"pooling": "mean", "pooling_window": 2, "num_blocks": 3}),
 ]
 """Encoders that differ in every part: backbone, and what differs from a small spec."""

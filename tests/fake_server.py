@@ -16,8 +16,9 @@ from memory.noise import compare, half_width, prior
 from server import answers
 from server.answers import Answer, Finished, MemoryItem, Noise, NoteLine, TrialAnswer
 from tests.examples import FACTS
+from trainers.fields import space_of
 from trainers.space import Config, Space, SpaceError
-from trainers.spec import SPECS, space_of
+from trainers.spec import SPECS
 
 METRIC = "ndcg@10"
 Score = Callable[[Config, int], float | str]

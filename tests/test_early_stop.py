@@ -41,7 +41,8 @@ from server.stopping import RULE
 from tests.examples import study, trial
 from tests.fake_server import METRIC, FakeServer
 from trainers.data import Dataset
-from trainers.spec import SPECS, Epoch, Outcome, TrialResult, TrialSpec, space_of
+from trainers.fields import space_of
+from trainers.spec import SPECS, Epoch, Outcome, TrialResult, TrialSpec
 
 SPACE = space_of(SPECS["sasrec"])
 EPOCHS = 8

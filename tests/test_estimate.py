@@ -14,7 +14,8 @@ from trainers import estimate
 from trainers import train as training
 from trainers.device import is_out_of_memory
 from trainers.estimate import NotEnoughMemory, available_memory_mb, predicted_memory_mb
-from trainers.spec import SPECS, Spec
+from trainers.fields import Spec
+from trainers.spec import SPECS
 from trainers.train import train
 
 DATA = walks(users=80, num_items=30, longest=8)

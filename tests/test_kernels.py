@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.examples import ENCODERS
-from trainers import losses, native
+from trainers import losses, native, sampled
 from trainers.__main__ import main
 from trainers.attention import Heads, pointwise_attention, softmax_attention
 from trainers.backbones import build
 from trainers.batches import Layout
 from trainers.evaluate import count_reaching
 from trainers.fused import Mask, Masks, add_dropped, embed, gate_dropped, gelu_dropped, layer_norm, lookup
+from trainers.negatives import Negatives
 from trainers.spec import SPECS
 
 compiled = pytest.mark.skipif(native.kernels() is None, reason="no compiler for the kernels, or not their processor")
@@ -83,6 +84,14 @@ def test_embedding(plain: Callable[[bool], None], mask: Mask) -> None:
 
     assert_equal(plain, compute, random(11, 24), random(LONGEST, 24))
 
+    def without_positions(items: Tensor) -> Tensor:
+        table = nn.Embedding(11, 24)
+        del table.weight
+        table.weight = items  # pyright: ignore[reportAttributeAccessIssue]
+        return embed(table, None, rows, LAYOUT.recency, 3.0, mask)
+
+    assert_equal(plain, without_positions, random(11, 24))
+
 
 @compiled
 @pytest.mark.parametrize("width", [3, 16, 50])
@@ -102,7 +111,12 @@ def test_layer_norm(plain: Callable[[bool], None], width: int) -> None:
 def test_softmax_attention(plain: Callable[[bool], None], mask: Mask, heads: int, width: int) -> None:
     D = heads * width
     where = Heads(heads, 3 * D, width, width, 0, D, 2 * D, width, width)
-    assert_equal(plain, lambda x: softmax_attention(x, LAYOUT, where, mask, LONGEST), random(N, 3 * D))
+    assert_equal(plain, lambda x: softmax_attention(x, None, LAYOUT, where, mask, LONGEST), random(N, 3 * D))
+
+    def with_bias(x: Tensor, bias: Tensor) -> Tensor:
+        return softmax_attention(x, bias, LAYOUT, where, mask, LONGEST)
+
+    assert_equal(plain, with_bias, random(N, 3 * D), random(LONGEST))
 
 
 @compiled
@@ -121,15 +135,23 @@ def test_pointwise_attention(plain: Callable[[bool], None], mask: Mask, heads: i
 @compiled
 @pytest.mark.parametrize("block", [1, 2**22])
 def test_losses(plain: Callable[[bool], None], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "BLOCK_SCORES", block)
+    for module in (losses, sampled):
+        monkeypatch.setattr(module, "BLOCK_SCORES", block)
     draw = torch.Generator().manual_seed(1)
     targets, shared = torch.randint(29, (N,), generator=draw), torch.randint(29, (7,), generator=draw)
     own = torch.randint(29, (N, 7), generator=draw)
     states, table = random(N, 12), random(29, 12)
     assert_equal(plain, lambda x, table: losses.full_softmax(x, table, targets), states, table)
-    assert_equal(plain, lambda x, table: losses.sampled_softmax(x, table, targets, own), states, table)
-    both = torch.cat([targets, shared])
-    assert_equal(plain, lambda x, table: losses.shared_softmax(x, table[both], targets, shared), states, table)
+    both, more = torch.cat([targets, shared]), torch.linspace(-1, 1, len(shared))
+
+    def with_own(x: Tensor, table: Tensor) -> Tensor:
+        return sampled.own_negatives(x, table, targets, own, None, sampled.softmax)
+
+    def with_shared(x: Tensor, table: Tensor) -> Tensor:
+        return sampled.shared_negatives(x, table[both], targets, shared, more, sampled.softmax)
+
+    assert_equal(plain, with_own, states, table)
+    assert_equal(plain, with_shared, states, table)
 
 
 @compiled
@@ -173,13 +195,13 @@ def test_a_score_that_is_not_finite_is_noticed_by_kernels_and_plain_torch(
 
 
 @compiled
-@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
+@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax", "gbce"])
 @pytest.mark.parametrize(("backbone", "config"), ENCODERS)
 def test_a_whole_step_of_an_encoder(
     plain: Callable[[bool], None], backbone: str, config: dict[str, object], loss: str
 ) -> None:
     settings = {"hidden_dim": 16, "max_length": LONGEST, "dropout": 0.4, "attention_dropout": 0.2, **config}
-    settings |= {"num_negatives": 5} if loss == "sampled_softmax" else {}
+    settings |= {} if loss == "full_softmax" else {"num_negatives": 5}
     spec = SPECS[backbone].model_validate({**settings, "loss": loss})
     items = torch.randint(23, (N,), generator=torch.Generator().manual_seed(4))
     found = []
@@ -191,7 +213,9 @@ def test_a_whole_step_of_an_encoder(
             nn.init.normal_(parameter, std=0.3)
         model.masks.restart(5)
         states = model.encode(items, LAYOUT.offsets)
-        losses.loss_of(spec, model, states, items, torch.Generator().manual_seed(2), bf16=False).backward()
+        negatives = Negatives(spec, items.bincount(minlength=23).numpy(), items.device)
+        generator = torch.Generator().manual_seed(2)
+        losses.loss_of(spec, model, states, items, negatives, generator, bf16=False).backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         found.append((states.detach(), gradients))
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)

@@ -9,8 +9,9 @@ from server.policies.base import Brief, Lesson, Observation, Proposal
 from server.policies.lessons import hints
 from server.policies.playbook import Playbook, diagnoses, incumbent, target
 from server.policies.rules import ALWAYS, DEEPER, DIAGNOSES, FASTER_RATE, LESS_DROPOUT, SHALLOWER, WIDER
+from trainers.fields import space_of
 from trainers.space import Config, Space
-from trainers.spec import SPECS, space_of
+from trainers.spec import SPECS
 
 SPACE = space_of(SPECS["sasrec"])
 RICH = {"users": 50_000.0, "mean_length": 30.0}

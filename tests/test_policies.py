@@ -7,8 +7,9 @@ import pytest
 
 from server.policies import POLICIES, load
 from server.policies.base import Brief, MissingExtra, Observation, Policy, Proposal
+from trainers.fields import space_of
 from trainers.space import Config, Space
-from trainers.spec import SPECS, space_of
+from trainers.spec import SPECS
 
 SASREC, HSTU = space_of(SPECS["sasrec"]), space_of(SPECS["hstu"])
 SMALL = {"dropout": [0.2, 0.5], "num_blocks": [1, 2]}

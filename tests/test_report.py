@@ -18,7 +18,8 @@ from server.drive.run import run_drive
 from server.policies.base import Observation
 from tests.examples import FACTS
 from tests.fake_server import METRIC, FakeServer
-from trainers.spec import SPECS, space_of
+from trainers.fields import space_of
+from trainers.spec import SPECS
 
 SPACE = space_of(SPECS["sasrec"])
 SIGMA = Sigma(0.02, 6.0)

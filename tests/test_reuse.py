@@ -26,9 +26,10 @@ from tests.examples import study, trial
 from tests.handmade import trial as handmade
 from trainers import trial as trials
 from trainers.data import Dataset
+from trainers.fields import space_of
 from trainers.fingerprint import fingerprint
 from trainers.space import Config, Field, Space
-from trainers.spec import SPECS, TrialResult, TrialSpec, space_of
+from trainers.spec import SPECS, TrialResult, TrialSpec
 
 SASREC = space_of(SPECS["sasrec"])
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from trainers.fields import space_of
 from trainers.space import Space, SpaceError
-from trainers.spec import SPECS, DatasetFacts, HSTUSpec, SASRecSpec, preset, space_of
+from trainers.spec import SPECS, DatasetFacts, HSTUSpec, SASRecSpec, preset
 
 FACTS = DatasetFacts(
     users=1000, items=500, interactions=8000, mean_length=8, p50_length=7, p90_length=12, p95_length=15, density=0.016,
@@ -108,7 +109,7 @@ def test_fractions_walk_a_field_on_its_scale(space: Space) -> None:
     assert [rate.at(0.0), rate.at(1.0)] == [1e-5, 1e-2]
     assert rate.at(1 / 3) == pytest.approx(1e-4, rel=1e-3)
     assert space.field("tie_embeddings").at(0.0) is False
-    assert space.field("loss").at(0.99) == "sampled_softmax"
+    assert space.field("loss").at(0.99) == "gbce"
     assert isinstance(space.field("num_blocks").at(0.5), int)
 
 

@@ -49,23 +49,38 @@ class Heads:
         return queries, keys, part(self.value, self.value_width, self.value_step)
 
 
-def softmax_attention(x: Tensor, layout: Layout, heads: Heads, mask: Mask, longest: int) -> Tensor:
-    """Scaled dot-product attention of projections x (N, row): (N, H * W); `mask` drops weights."""
+def softmax_attention(x: Tensor, bias: Tensor | None, layout: Layout, heads: Heads, mask: Mask, longest: int) -> Tensor:
+    """Scaled dot-product attention of projections x (N, row): (N, H * W); `mask` drops weights.
+
+    `bias` (longest,) is added to the scaled products by distance.
+    """
     scale = heads.key_width**-0.5
     if native.serves(x):
-        return _SoftmaxAttention.apply(x, layout, heads, mask, longest, scale)
+        return _SoftmaxAttention.apply(x, bias, layout, heads, mask, longest, scale)
 
     def attend(rows: Tensor, numbers: Tensor) -> Tensor:
         q, k, v = heads.split(rows)
-        if x.is_cuda or not mask.probability:
+        if bias is None and (x.is_cuda or not mask.probability):
             mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=mask.probability, is_causal=True)
+        elif x.is_cuda:
+            biases = _by_distance(bias, rows.shape[1]).to(q.dtype)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=biases, dropout_p=mask.probability)
         else:
-            later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
-            weights = (q @ k.transpose(-1, -2) * scale).masked_fill(later, -torch.inf).softmax(-1)
-            mixed = (weights * _weight_factors(mask, numbers, heads.count, longest)) @ v
+            biases = _by_distance(bias if bias is not None else x.new_zeros(longest), rows.shape[1])
+            weights = (q @ k.transpose(-1, -2) * scale + biases).softmax(-1)
+            if mask.probability:
+                weights = weights * _weight_factors(mask, numbers, heads.count, longest)
+            mixed = weights @ v
         return mixed.transpose(1, 2).flatten(2)
 
     return layout.by_sequence(x, attend)
+
+
+def _by_distance(bias: Tensor, width: int) -> Tensor:
+    """What is added to the product of query t and key u (T, T): bias[t - u], and minus infinity where u is later."""
+    steps = torch.arange(width, device=bias.device)
+    distance = steps[:, None] - steps
+    return F.embedding(distance.clamp(min=0), bias[:, None]).squeeze(-1).masked_fill(distance < 0, -torch.inf)
 
 
 def pointwise_attention(
@@ -101,21 +116,25 @@ def _weight_factors(mask: Mask, numbers: Tensor, heads: int, longest: int) -> Te
 
 class _SoftmaxAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: Layout, heads: Heads, mask: Mask, longest: int, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, layout: Layout, heads: Heads, mask: Mask, longest: int, scale: float
+    ) -> Tensor:
         out = x.new_empty(len(x), heads.count * heads.value_width)
         offsets = layout.offsets
-        ctx.save_for_backward(x, offsets)
-        ctx.given = (len(offsets) - 1, heads.native, scale, mask.native, longest)
+        ctx.save_for_backward(x, offsets, bias)
+        ctx.given = (len(offsets) - 1, heads.native, bias, scale, mask.native, longest)
         native.call("attend_softmax", x, offsets, *ctx.given, out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, offsets = ctx.saved_tensors
+        x, offsets, bias = ctx.saved_tensors
         x_gradient = torch.zeros_like(x)
-        native.call("attend_softmax_backward", x, offsets, *ctx.given, gradient.contiguous(), x_gradient)
-        return x_gradient, None, None, None, None, None
+        parts = None if bias is None else bias.new_zeros(torch.get_num_threads(), len(bias))
+        given = (*ctx.given, gradient.contiguous(), x_gradient, parts)
+        native.call("attend_softmax_backward", x, offsets, *given)
+        return x_gradient, None if parts is None else parts.sum(0), None, None, None, None, None
 
 
 class _PointwiseAttention(torch.autograd.Function):

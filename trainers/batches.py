@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainers.data import TrainingData
-from trainers.spec import Spec
+from trainers.fields import Spec
 
 Stream = Literal["weights", "order", "negatives", "dropout"]
 STREAMS: tuple[Stream, ...] = ("weights", "order", "negatives", "dropout")
@@ -135,6 +135,11 @@ class TrainingRows:
         self.batch_size = spec.batch_size
         self.newest_only = spec.train_targets == "last_position"
         self.device = device
+
+    @property
+    def batches(self) -> int:
+        """The steps of an epoch."""
+        return -(-len(self.lengths) // self.batch_size)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch; the whole epoch moves to the device at once."""

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from trainers.backbones import Encoder, build
-from trainers.spec import SPECS, TRAINER_VERSION, Spec, TrialSpec
+from trainers.fields import Spec
+from trainers.spec import SPECS, TRAINER_VERSION, TrialSpec
 
 
 class CheckpointError(ValueError):

@@ -10,8 +10,9 @@ import numpy as np
 from trainers import native
 from trainers.data import TrainingData
 from trainers.evaluate import BLOCK_TOKENS, BLOCK_USERS
+from trainers.fields import Spec
 from trainers.losses import BLOCK_ROWS, BLOCK_SCORES
-from trainers.spec import HSTUSpec, Spec
+from trainers.spec import HSTUSpec
 
 PROCESS_MB = 390
 """A process that trained something tiny."""

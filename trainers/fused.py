@@ -77,12 +77,14 @@ class Masks:
 
 
 def embed(
-    items: nn.Embedding, positions: nn.Embedding, rows: Tensor, recency: Tensor, scale: float, mask: Mask
+    items: nn.Embedding, positions: nn.Embedding | None, rows: Tensor, recency: Tensor, scale: float, mask: Mask
 ) -> Tensor:
-    """dropout(items[rows] * scale + positions[recency]): (N,) and (N,) -> (N, D)."""
-    if native.serves(items.weight, positions.weight):
-        return _Embed.apply(items.weight, positions.weight, rows, recency, scale, mask, items.sparse)
-    return mask.drop(items(rows) * scale + positions(recency))
+    """dropout(items[rows] * scale + positions[recency]), or without positions: (N,) and (N,) -> (N, D)."""
+    if native.serves(items.weight):
+        places = None if positions is None else positions.weight
+        return _Embed.apply(items.weight, places, rows, recency, scale, mask, items.sparse)
+    x = items(rows) * scale
+    return mask.drop(x if positions is None else x + positions(recency))
 
 
 def lookup(table: nn.Embedding, rows: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class _Embed(torch.autograd.Function):
     def forward(
         ctx: Any,
         items: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         rows: Tensor,
         recency: Tensor,
         scale: float,
@@ -125,7 +127,7 @@ class _Embed(torch.autograd.Function):
         out = items.new_empty(len(rows), items.shape[1])
         native.call("embed", items, rows, positions, recency, *out.shape, scale, mask.native, out)
         ctx.save_for_backward(rows, recency)
-        ctx.given = items.shape, positions.shape, scale, mask, sparse
+        ctx.given = items.shape, None if positions is None else positions.shape, scale, mask, sparse
         return out
 
     @staticmethod
@@ -134,8 +136,9 @@ class _Embed(torch.autograd.Function):
         rows, recency = ctx.saved_tensors
         items, positions, scale, mask, sparse = ctx.given
         gradient = _dropped(gradient.contiguous(), mask)
-        positions_gradient = gradient.new_zeros(positions)
-        native.call("scatter_add", positions_gradient, recency, gradient, *gradient.shape, 1.0)
+        positions_gradient = None if positions is None else gradient.new_zeros(positions)
+        if positions_gradient is not None:
+            native.call("scatter_add", positions_gradient, recency, gradient, *gradient.shape, 1.0)
         items_gradient = _table_gradient(items, rows, gradient, scale, sparse)
         return items_gradient, positions_gradient, None, None, None, None, None
 

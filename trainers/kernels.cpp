@@ -195,9 +195,16 @@ inline void weighted_sum(float *to, const float *weights, const float *rows, int
 // The two kinds of attention. `weigh` turns the products q.k of query t with tokens 0..t into weights; `pull` turns the
 // gradient of the weights into that of the products, in place.
 struct Softmax {
+    const float *bias;  // by distance t - u, or null
     float scale;
     void weigh(float *weights, int64_t t) const {
         const int64_t count = whole(t + 1);
+        float factor_of_products = scale;
+        if (bias) {
+#pragma omp simd
+            for (int64_t u = 0; u <= t; u++) weights[u] = weights[u] * scale + bias[t - u];
+            factor_of_products = 1.0f;
+        }
         for (int64_t u = t + 1; u < count; u++) weights[u] = -INFINITY;
         float peak = -INFINITY;
 #pragma omp simd reduction(max : peak)
@@ -205,7 +212,7 @@ struct Softmax {
         float total = 0;
 #pragma omp simd reduction(+ : total)
         for (int64_t u = 0; u < count; u++) {
-            const float x = (weights[u] - peak) * scale;
+            const float x = (weights[u] - peak) * factor_of_products;
             weights[u] = x == -INFINITY ? 0.0f : exponential(x);
             total += weights[u];
         }
@@ -213,9 +220,11 @@ struct Softmax {
 #pragma omp simd
         for (int64_t u = 0; u < count; u++) weights[u] *= factor;
     }
-    void pull(float *gradient, const float *weights, const float *, int64_t t, float *) const {
+    void pull(float *gradient, const float *weights, const float *, int64_t t, float *bias_gradient) const {
         const int64_t count = whole(t + 1);
         const float mean = dot(gradient, weights, count);  // a later token weighs nothing
+        if (bias)
+            for (int64_t u = 0; u <= t; u++) bias_gradient[t - u] += weights[u] * (gradient[u] - mean);
 #pragma omp simd
         for (int64_t u = 0; u < count; u++) gradient[u] = weights[u] * (gradient[u] - mean) * scale;
     }
@@ -274,7 +283,7 @@ void attend(const float *x, const int64_t *offsets, int64_t count, const Heads &
     }
 }
 
-// `bias_gradient` (threads, longest), zeroed by the caller, is used by Pointwise only.
+// `bias_gradient` (threads, longest) is zeroed by the caller, and null where there is no bias.
 template <class Kind>
 void attend_backward(const float *x, const int64_t *offsets, int64_t count, const Heads &heads, const Kind &kind,
                      const Dropout &dropout, int64_t longest, const float *out_gradient, float *x_gradient, float *bias_gradient,
@@ -348,14 +357,16 @@ void exponentials(Number *scores, int64_t n, int64_t width, float *peaks, float 
 
 extern "C" {
 
-void attend_softmax(const float *x, const int64_t *offsets, int64_t count, const Heads *heads, float scale, Dropout dropout,
-                    int64_t longest, float *out, int threads) {
-    attend(x, offsets, count, *heads, Softmax{scale}, dropout, longest, out, threads);
+void attend_softmax(const float *x, const int64_t *offsets, int64_t count, const Heads *heads, const float *bias, float scale,
+                    Dropout dropout, int64_t longest, float *out, int threads) {
+    attend(x, offsets, count, *heads, Softmax{bias, scale}, dropout, longest, out, threads);
 }
 
-void attend_softmax_backward(const float *x, const int64_t *offsets, int64_t count, const Heads *heads, float scale, Dropout dropout,
-                             int64_t longest, const float *out_gradient, float *x_gradient, int threads) {
-    attend_backward(x, offsets, count, *heads, Softmax{scale}, dropout, longest, out_gradient, x_gradient, nullptr, threads);
+void attend_softmax_backward(const float *x, const int64_t *offsets, int64_t count, const Heads *heads, const float *bias, float scale,
+                             Dropout dropout, int64_t longest, const float *out_gradient, float *x_gradient, float *bias_gradient,
+                             int threads) {
+    attend_backward(x, offsets, count, *heads, Softmax{bias, scale}, dropout, longest, out_gradient, x_gradient, bias_gradient,
+                    threads);
 }
 
 void attend_pointwise(const float *x, const int64_t *offsets, int64_t count, const Heads *heads, const float *bias, float divisor,
@@ -370,16 +381,17 @@ void attend_pointwise_backward(const float *x, const int64_t *offsets, int64_t c
                     threads);
 }
 
-// out = dropout(items[rows] * scale + positions[recency]); tables have `width` columns.
+// out = dropout(items[rows] * scale + positions[recency]), or without positions; tables have `width` columns.
 void embed(const float *items, const int64_t *rows, const float *positions, const int64_t *recency, int64_t n, int64_t width,
            float scale, Dropout dropout, float *out, int threads) {
 #pragma omp parallel for schedule(static) num_threads(worth(n * width, threads))
     for (int64_t i = 0; i < n; i++) {
-        const float *item = items + rows[i] * width, *position = positions + recency[i] * width;
+        const float *item = items + rows[i] * width, *position = positions ? positions + recency[i] * width : item;
+        const float share = positions ? 1.0f : 0.0f;
         float *to = out + i * width;
         const Dropout own = dropout.from(i * width);
 #pragma omp simd
-        for (int64_t c = 0; c < width; c++) to[c] = (item[c] * scale + position[c]) * own(c);
+        for (int64_t c = 0; c < width; c++) to[c] = (item[c] * scale + share * position[c]) * own(c);
     }
 }
 

@@ -43,8 +43,8 @@ class Heads(Structure):
 
 _KINDS = {"p": c_void_p, "n": c_int64, "f": c_float, "d": Dropout, "h": POINTER(Heads)}
 _SIGNATURES = {
-    "attend_softmax": "ppnhfdnp",
-    "attend_softmax_backward": "ppnhfdnpp",
+    "attend_softmax": "ppnhpfdnp",
+    "attend_softmax_backward": "ppnhpfdnppp",
     "attend_pointwise": "ppnhpfdnp",
     "attend_pointwise_backward": "ppnhpfdnppp",
     "embed": "ppppnnfdp",

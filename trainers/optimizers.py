@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import cos, pi
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainers.spec import Spec
+from trainers.fields import Spec
 
 
 def optimizers_of(spec: Spec, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Adam with L2 decay, or AdamW with decay decoupled from the gradient; the rate is constant.
+    """Adam with L2 decay, or AdamW with decay decoupled from the gradient; `set_rate` keeps the rate to its schedule.
 
     Tables whose gradient is sparse (`table_updates="touched_rows"`) get an optimizer of their own.
     """
@@ -25,6 +26,25 @@ def optimizers_of(spec: Spec, model: nn.Module) -> list[torch.optim.Optimizer]:
     if tables:
         found.append(RowAdam(tables, rate, betas, decay, decoupled=spec.optimizer == "adamw"))
     return found
+
+
+def set_rate(optimizers: Iterable[torch.optim.Optimizer], spec: Spec, epochs: float) -> None:
+    """Sets the learning rate of the step in whose middle so many `epochs` are done, in parts too."""
+    if spec.learning_rate_schedule == "constant" and not spec.warmup_epochs:
+        return
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = spec.learning_rate * rate_factor(spec, epochs)
+
+
+def rate_factor(spec: Spec, epochs: float) -> float:
+    """The share of the highest rate: a line up over the warm-up, then a fall that would reach 0 after max_epochs."""
+    if epochs < spec.warmup_epochs:
+        return epochs / spec.warmup_epochs
+    if spec.learning_rate_schedule == "constant":
+        return 1.0
+    left = (spec.max_epochs - epochs) / (spec.max_epochs - spec.warmup_epochs)
+    return left if spec.learning_rate_schedule == "linear" else 0.5 - 0.5 * cos(pi * left)
 
 
 class RowAdam(torch.optim.Optimizer):

@@ -9,9 +9,10 @@ import torch
 
 from trainers import checkpoint
 from trainers.backbones import Encoder
+from trainers.fields import space_of
 from trainers.fingerprint import fingerprint
 from trainers.metrics import filter_rule
-from trainers.spec import SPECS, TRAINER_VERSION, DatasetFacts, Epoch, TrialResult, TrialSpec, space_of
+from trainers.spec import SPECS, TRAINER_VERSION, DatasetFacts, Epoch, TrialResult, TrialSpec
 
 
 class Unusable(ValueError):

@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 Value = bool | int | float | str
 Config = dict[str, Value]
@@ -22,11 +22,45 @@ class SpaceError(ValueError):
     """A value or field that the space does not admit; the message says what is allowed and what to do."""
 
 
+class Condition(BaseModel):
+    """Another field has one of `values`, or, where none are named, a number above `above`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: str
+    values: tuple[Value, ...] = ()
+    above: float = 0.0
+
+    def holds(self, config: Mapping[str, Value]) -> bool:
+        """Whether it is so in `config`."""
+        value = config[self.field]
+        if self.values:
+            return value in self.values
+        return not isinstance(value, (bool, str)) and value > self.above
+
+    def words(self) -> str:
+        """Such as `loss="bce" or "gbce"`, or `item_cf_alpha above 0`."""
+        if self.values:
+            return f"{self.field}=" + " or ".join(json.dumps(value) for value in self.values)
+        return f"{self.field} above {self.above:g}"
+
+
+def _conditions(given: Any) -> Any:
+    """Conditions as studies kept them before there could be several: a field and its values."""
+    if isinstance(given, (list, tuple)) and len(cast(Sequence[Any], given)) == 2 and isinstance(given[0], str):
+        return ({"field": given[0], "values": given[1]},)
+    return () if given is None else given
+
+
+Conditions = Annotated[tuple[Condition, ...], BeforeValidator(_conditions)]
+"""One of them makes a field active; a field without conditions always is."""
+
+
 @dataclass(frozen=True)
 class Knob:
     """Bounds and meaning of one field, written once, as `Annotated` metadata on a spec class.
 
-    `zero` admits 0 (off) beside the range low..high. `when` names the field and the values that make this one active.
+    `zero` admits 0 (off) beside the range low..high. One condition of `when` makes the field active, where it has any.
     `neutral` is the behaviour before the field existed: a field at its neutral value is left out of hashes.
     """
 
@@ -35,7 +69,7 @@ class Knob:
     high: float | None = None
     scale: Literal["linear", "log"] = "linear"
     zero: bool = False
-    when: tuple[str, tuple[Value, ...]] | None = None
+    when: tuple[Condition, ...] = ()
     neutral: Value | None = None
     about: str = ""
 
@@ -54,7 +88,7 @@ class Field(BaseModel):
     scale: Literal["linear", "log"] = "linear"
     zero: bool = False
     choices: tuple[Value, ...] = ()
-    when: tuple[str, tuple[Value, ...]] | None = None
+    when: Conditions = ()
     neutral: Value | None = None
     fixed: bool = False
     about: str = ""
@@ -147,7 +181,9 @@ class Space(BaseModel):
 
     def active(self, field: Field, config: Mapping[str, Value]) -> bool:
         """Whether `field` has any effect in `config`."""
-        return field.when is None or config[field.when[0]] in field.when[1]
+        return not field.when or any(
+            condition.holds(config) and self.active(self.field(condition.field), config) for condition in field.when
+        )
 
     def check(self, config: Mapping[str, Any]) -> Config:
         """A whole configuration, typed and in bounds; missing fields take their default."""
@@ -168,12 +204,13 @@ class Space(BaseModel):
         config = self.check({**parent, **changes})
         for name in changes:
             field = self.field(name)
-            if field.when is not None and not self.active(field, config):
-                switch, values = field.when
-                wanted = " or ".join(json.dumps(value) for value in values)
+            if not self.active(field, config):
+                wanted = ", or ".join(condition.words() for condition in field.when)
+                switches = list(dict.fromkeys(condition.field for condition in field.when))
+                there = " and ".join(f"{switch} is {json.dumps(config[switch])}" for switch in switches)
                 raise SpaceError(
-                    f"{name} has no effect here: it needs {switch}={wanted}, and {switch} is "
-                    f"{json.dumps(config[switch])}. Change {switch} too, or leave {name} out."
+                    f"{name} has no effect here: it needs {wanted}, and {there}. "
+                    f"Change {' or '.join(switches)} too, or leave {name} out."
                 )
         return config
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import types
-from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
-from trainers.space import Config, Field, Knob, Space, Value
+from trainers.fields import Spec
+from trainers.space import Config, Knob
 
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
 TRAINER_VERSION = "2"
@@ -18,83 +18,14 @@ FilterSeen = Literal["auto", "yes", "no", "reference"]
 Preset = Literal["strong", "paper"]
 
 
-class Spec(BaseModel):
-    """Base of the flat specs. Bounds live in the `Knob` of each field and are checked here, in one place."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: ClassVar[str]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check(cls, data: Any) -> Any:
-        return space_of(cls).check(cast(dict[str, Any], data)) if isinstance(data, dict) else data
-
-    # architecture
-    max_length: Annotated[
-        int, Knob("architecture", 10, 200, about="items of a history the encoder sees, newest kept")
-    ] = 50
-    hidden_dim: Annotated[int, Knob("architecture", 16, 512, "log", about="width of item embeddings and blocks")] = 64
-    num_blocks: Annotated[int, Knob("architecture", 1, 8, about="encoder blocks")] = 2
-    num_heads: Annotated[int, Knob("architecture", 1, 8, about="attention heads")] = 2
-    tie_embeddings: Annotated[bool, Knob("architecture", about="score with the input item table")] = True
-    scale_embeddings: Annotated[
-        bool, Knob("architecture", neutral=False, about="multiply inputs by sqrt(hidden_dim)")
-    ] = False
-    # regularization
-    dropout: Annotated[float, Knob("regularization", 0, 0.8, about="on embeddings and inside blocks")] = 0.5
-    attention_dropout: Annotated[float, Knob("regularization", 0, 0.5, neutral=0.0, about="on attention weights")] = 0.0
-    weight_decay: Annotated[
-        float, Knob("regularization", 1e-6, 1e-1, "log", zero=True, neutral=0.0, about="0 is off")
-    ] = 0.0
-    # training
-    optimizer: Annotated[Literal["adam", "adamw"], Knob("training", about="adamw decouples weight decay")] = "adam"
-    learning_rate: Annotated[float, Knob("training", 1e-5, 1e-2, "log", about="constant through the training")] = 1e-3
-    beta2: Annotated[float, Knob("training", 0.9, 0.9999, about="second-moment decay of the optimizer")] = 0.98
-    batch_size: Annotated[int, Knob("training", 32, 4096, "log", about="users a step")] = 256
-    gradient_clip: Annotated[
-        float, Knob("training", 0.01, 100, "log", zero=True, neutral=0.0, about="largest gradient norm; 0 is off")
-    ] = 0.0
-    loss: Annotated[
-        Literal["full_softmax", "sampled_softmax"], Knob("training", about="over all items, or negatives")
-    ] = "full_softmax"
-    num_negatives: Annotated[
-        int, Knob("training", 1, 4096, "log", when=("loss", ("sampled_softmax",)), about="uniform negatives")
-    ] = 512
-    negative_sharing: Annotated[
-        Literal["batch", "position"],
-        Knob("training", when=("loss", ("sampled_softmax",)), about="one set a batch, or one a position (slow)"),
-    ] = "batch"
-    table_updates: Annotated[
-        Literal["all_rows", "touched_rows"],
-        Knob(
-            "training",
-            neutral="all_rows",
-            when=("loss", ("sampled_softmax",)),
-            about="item rows that a step updates: for a large catalogue only those in the batch",
-        ),
-    ] = "all_rows"
-    train_targets: Annotated[
-        Literal["all_positions", "last_position"], Knob("training", neutral="all_positions", about="what predicts")
-    ] = "all_positions"
-    train_window: Annotated[
-        int, Knob("training", 2, 200, zero=True, neutral=0, about="train on the newest N items of a user; 0 is all")
-    ] = 0
-    max_epochs: Annotated[int, Knob("training", 1, 500, "log", about="upper bound; patience usually ends earlier")] = (
-        120
-    )
-    patience: Annotated[int, Knob("training", 1, 50, "log", about="epochs without a better validation")] = 8
-
-    @property
-    def updates_touched_rows(self) -> bool:
-        """Whether a step updates only the item rows of its batch: `table_updates` has no effect on a full softmax."""
-        return self.table_updates == "touched_rows" and self.loss != "full_softmax"
-
-
 class SASRecSpec(Spec):
     """SASRec: causal softmax attention (Kang & McAuley 2018), pre-norm, recency-aligned learned positions."""
 
     backbone: ClassVar[str] = "sasrec"
+
+    feed_forward: Annotated[
+        Literal["gelu", "swiglu"], Knob("architecture", neutral="gelu", about="what follows attention")
+    ] = "gelu"
 
 
 class HSTUSpec(Spec):
@@ -104,12 +35,9 @@ class HSTUSpec(Spec):
 
     linear_dim: Annotated[int, Knob("architecture", 8, 128, "log", about="width of u and v a head")] = 16
     attention_dim: Annotated[int, Knob("architecture", 8, 128, "log", about="width of q and k a head")] = 16
-    normalize_embeddings: Annotated[bool, Knob("architecture", neutral=False, about="cosine scores / temperature")] = (
-        False
-    )
-    temperature: Annotated[
-        float, Knob("training", 0.01, 1, "log", when=("normalize_embeddings", (True,)), about="of cosine scores")
-    ] = 0.05
+    feed_forward: Annotated[
+        Literal["none", "gelu", "swiglu"], Knob("architecture", neutral="none", about="what follows attention")
+    ] = "none"
 
 
 SPECS: dict[str, type[Spec]] = {"sasrec": SASRecSpec, "hstu": HSTUSpec}
@@ -164,22 +92,6 @@ def preset(name: Preset, backbone: str, facts: DatasetFacts) -> Spec:
     if facts.items > FULL_SOFTMAX_ITEMS:
         config |= {"loss": "sampled_softmax", "table_updates": "touched_rows"}
     return spec.model_validate(config)
-
-
-def space_of(spec: type[Spec], defaults: Config | None = None) -> Space:
-    """The space that a spec class declares, its defaults replaced by those of a preset's config where given."""
-    fields: list[Field] = []
-    for name, info in spec.model_fields.items():
-        knob = next(item for item in info.metadata if isinstance(item, Knob))
-        default = cast(Value, (defaults or {}).get(name, info.default))
-        fields.append(Field(name=name, default=default, **_kind(info.annotation), **vars(knob)))
-    return Space(backbone=spec.backbone, fields=tuple(fields), divisible=(("hidden_dim", "num_heads"),))
-
-
-def _kind(annotation: Any) -> dict[str, Any]:
-    if get_origin(annotation) in (Literal, Union, types.UnionType):
-        return {"kind": "choice", "choices": get_args(annotation)}
-    return {"kind": {bool: "bool", int: "int", float: "float"}[annotation]}
 
 
 class TrialSpec(BaseModel):

@@ -18,11 +18,13 @@ from trainers.batches import TrainingRows, keyed, newest
 from trainers.data import TrainingData
 from trainers.estimate import available_memory_mb, predicted_memory_mb, refuse_what_cannot_fit
 from trainers.evaluate import Diverged, Evaluation, ranks
+from trainers.fields import Spec
 from trainers.graphs import GraphEncoder
 from trainers.losses import loss_of
 from trainers.metrics import filter_rule, metrics_of
-from trainers.optimizers import clip_gradients, optimizers_of
-from trainers.spec import SPECS, Epoch, Outcome, Spec, TrialSpec
+from trainers.negatives import Negatives
+from trainers.optimizers import clip_gradients, optimizers_of, set_rate
+from trainers.spec import SPECS, Epoch, Outcome, TrialSpec
 
 
 @dataclass
@@ -42,6 +44,7 @@ class TrainState:
     model: Encoder
     encode: GraphEncoder
     optimizers: list[torch.optim.Optimizer]
+    negatives: Negatives
     predicted_memory_mb: float | None = None
     best: Best | None = None
     history: list[Epoch] = field(default_factory=list)
@@ -81,7 +84,8 @@ def train(
     model = build(spec, data.num_items).to(device)
     rows = TrainingRows(data, spec, device)
     encode = GraphEncoder(model, spec.batch_size, int(rows.lengths.max()), spec.num_heads, device)
-    state = TrainState(model, encode, optimizers_of(spec, model), predicted)
+    negatives = Negatives(spec, np.bincount(data.items, minlength=data.num_items), device)
+    state = TrainState(model, encode, optimizers_of(spec, model), negatives, predicted)
     rule = filter_rule(trial.filter_seen, data.facts)
     evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
     outcome: Outcome = "ok"
@@ -135,19 +139,20 @@ def train_epoch(
     model.train()
     model.masks.restart(keyed(seed, epoch, "dropout"))
     torch.manual_seed(keyed(seed, epoch, "dropout"))  # a GPU draws its masks from torch's generator
-    negatives = torch.Generator(rows.device).manual_seed(keyed(seed, epoch, "negatives"))
+    generator = torch.Generator(rows.device).manual_seed(keyed(seed, epoch, "negatives"))
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     predictions = 0
     bf16 = devices.multiplies_bf16(rows.device)
     autocast = bf16 and rows.device.type == "cuda"
-    for batch in rows.epoch(seed, epoch):
+    for step, batch in enumerate(rows.epoch(seed, epoch)):
         if cancelled():
             return None
+        set_rate(state.optimizers, spec, epoch - 1 + (step + 0.5) / rows.batches)
         with torch.autocast(rows.device.type, torch.bfloat16, enabled=autocast, cache_enabled=False):
             states = state.encode(batch.items, batch.offsets).float()  # (N, D)
         if spec.train_targets == "last_position":
             states = newest(states, batch.offsets)  # (B, D)
-        loss = loss_of(spec, model, states, batch.targets, negatives, bf16)
+        loss = loss_of(spec, model, states, batch.targets, state.negatives, generator, bf16)
         model.zero_grad()
         loss.backward()
         if spec.gradient_clip:

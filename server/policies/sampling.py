@@ -26,7 +26,7 @@ def assemble(space: Space, choose: Callable[[Field], Value]) -> Config:
     """The default with every free, active field replaced by `choose(field)`, switches before what they govern."""
     config = space.default()
     waiting = list(space.free())
-    while ready := [field for field in waiting if field.when is None or not _waits(field, waiting)]:
+    while ready := [field for field in waiting if not _waits(field, waiting)]:
         for field in ready:
             if space.active(field, config):
                 config[field.name] = choose(field)
@@ -35,7 +35,8 @@ def assemble(space: Space, choose: Callable[[Field], Value]) -> Config:
 
 
 def _waits(field: Field, waiting: Sequence[Field]) -> bool:
-    return any(field.when is not None and other.name == field.when[0] for other in waiting)
+    switches = {condition.field for condition in field.when}
+    return any(other.name in switches for other in waiting)
 
 
 def _draw_value(field: Field, rng: Random) -> Value:

@@ -9,8 +9,8 @@ from typing import Self
 from torch import Tensor, nn
 
 from trainers.batches import Layout
+from trainers.fields import Spec
 from trainers.fused import Masks
-from trainers.spec import Spec
 
 BACKBONES = {
     "sasrec": "trainers.backbones.sasrec:SASRec",

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainers.attention import Heads, pointwise_attention
-from trainers.backbones import Encoder
+from trainers.backbones.layers import FeedForward, Residual, Rotation, StackedEncoder
 from trainers.batches import Layout
-from trainers.fused import Masks, embed, gate_dropped, layer_norm, lookup
+from trainers.fused import Masks, gate_dropped, layer_norm
 from trainers.spec import HSTUSpec
 
 
-class Block(nn.Module):
-    """out = W(dropout(u * LN(A v))) + x, where A = SiLU(q k' + bias of the distance) / max_length.
+class Attention(nn.Module):
+    """W(dropout(u * LN(A v))), where A = SiLU(q k' + bias of the distance) / max_length.
 
     The divisor is the constant max_length, not the width of a batch: padding must not change a result.
     """
@@ -25,9 +25,9 @@ class Block(nn.Module):
         self.widths = [H * L, H * (L + 2 * A)]  # gates u; values, queries and keys, head by head
         self.heads = Heads(H, self.widths[1], A, L, L, L + A, 0, L + 2 * A, L + 2 * A)
         self.max_length = spec.max_length
-        self.norm = nn.LayerNorm(spec.hidden_dim)
         self.project = nn.Linear(spec.hidden_dim, sum(self.widths), bias=False)
         self.distance_bias = nn.Parameter(torch.empty(spec.max_length))
+        self.rotation = Rotation(spec.max_length, A) if spec.position == "rotary" else None
         self.mixed_norm = nn.LayerNorm(H * L)
         self.output = nn.Linear(H * L, spec.hidden_dim)
         self.dropout, self.attention_dropout = spec.dropout, spec.attention_dropout
@@ -38,45 +38,43 @@ class Block(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        projected = F.linear(layer_norm(x, self.norm), self.project.weight)
-        u, vqk = (F.silu(part) for part in projected.split(self.widths, dim=-1))  # (N, H*L), (N, H*(L+2A))
+        u, vqk = (F.silu(part) for part in self.project(x).split(self.widths, dim=-1))  # (N, H*L), (N, H*(L+2A))
+        if self.rotation is not None:
+            vqk = self._rotated(vqk, self.rotation, layout.recency)
         weights = self.masks.next(self.attention_dropout)
         longest = self.max_length
         mixed = pointwise_attention(vqk, self.distance_bias, layout, self.heads, weights, longest, longest)  # (N, H*L)
-        gated = gate_dropped(u, layer_norm(mixed, self.mixed_norm), self.masks.next(self.dropout))
-        return x + self.output(gated)  # (N, D)
+        return self.output(gate_dropped(u, layer_norm(mixed, self.mixed_norm), self.masks.next(self.dropout)))
+
+    def _rotated(self, vqk: Tensor, rotation: Rotation, recency: Tensor) -> Tensor:
+        heads = self.heads
+        values, turned = vqk.unflatten(1, (heads.count, -1)).split([heads.value_width, 2 * heads.key_width], dim=-1)
+        vectors = turned.unflatten(2, (2, -1)).flatten(1, 2)  # (N, 2 * H, A)
+        return torch.cat([values, rotation(vectors, recency).view_as(turned)], -1).flatten(1)
 
 
-class HSTU(Encoder):
-    """Scores are dot products of normalised states, or cosines divided by the temperature (`normalize_embeddings`)."""
+class Block(nn.Module):
+    """Attention, and a feed-forward where the spec asks for one, each added to its input."""
+
+    def __init__(self, spec: HSTUSpec, masks: Masks) -> None:
+        super().__init__()
+        self.add_attention = Residual(spec, 0.0, masks)
+        self.attention = Attention(spec, masks)
+        self.feed_forward = None
+        if spec.feed_forward != "none":
+            self.add_feed_forward = Residual(spec, spec.dropout, masks)
+            self.feed_forward = FeedForward(spec.feed_forward, spec, masks)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        x = self.add_attention(x, lambda h: self.attention(h, layout))
+        return x if self.feed_forward is None else self.add_feed_forward(x, self.feed_forward)  # (N, D)
+
+
+class HSTU(StackedEncoder):
+    """Tables normal with deviation .02; the relative bias is there whatever other positions are added."""
 
     def __init__(self, spec: HSTUSpec, num_items: int) -> None:
-        super().__init__()
-        touched = spec.updates_touched_rows
-        self.num_items = num_items
-        self.items = nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
-        self.positions = nn.Embedding(spec.max_length, spec.hidden_dim)
-        self.scale = spec.hidden_dim**0.5 if spec.scale_embeddings else 1.0
-        self.dropout = spec.dropout
-        self.blocks = nn.ModuleList(Block(spec, self.masks) for _ in range(spec.num_blocks))
-        self.norm = None if spec.normalize_embeddings else nn.LayerNorm(spec.hidden_dim)
-        self.temperature = spec.temperature
-        self.output_items = None if spec.tie_embeddings else nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
+        super().__init__(spec, num_items, lambda masks: Block(spec, masks))
         for table in (self.items, self.positions, self.output_items):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
-
-    def forward(self, items: Tensor, layout: Layout) -> Tensor:
-        mask = self.masks.next(self.dropout)
-        x = embed(self.items, self.positions, items, layout.recency, self.scale, mask)  # (N, D)
-        for block in self.blocks:
-            x = block(x, layout)
-        return F.normalize(x, dim=-1) / self.temperature if self.norm is None else layer_norm(x, self.norm)
-
-    def output_rows(self, items: Tensor) -> Tensor:
-        rows = lookup(self.output_items or self.items, items)
-        return F.normalize(rows, dim=-1) if self.norm is None else rows
-
-    def output_table(self) -> Tensor:
-        table = (self.output_items or self.items).weight  # (V, D)
-        return F.normalize(table, dim=-1) if self.norm is None else table

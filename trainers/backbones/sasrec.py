@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from trainers.attention import Heads, softmax_attention
-from trainers.backbones import Encoder
+from trainers.backbones.layers import FeedForward, Residual, Rotation, StackedEncoder
 from trainers.batches import Layout
-from trainers.fused import Masks, add_dropped, embed, gelu_dropped, layer_norm, lookup
+from trainers.fused import Masks
 from trainers.spec import SASRecSpec
 
 
@@ -22,61 +23,44 @@ class Attention(nn.Module):
         self.dropout = spec.attention_dropout
         self.masks = masks
         self.project = nn.Linear(D, 3 * D)  # to queries, keys and values
+        self.distance_bias = nn.Parameter(torch.zeros(spec.max_length)) if spec.position == "relative" else None
+        self.rotation = Rotation(spec.max_length, width) if spec.position == "rotary" else None
         self.output = nn.Linear(D, D)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        projected = self.project(x)
+        if self.rotation is not None:
+            projected = self._rotated(projected, self.rotation, layout.recency)
         mask = self.masks.next(self.dropout)
-        return self.output(softmax_attention(self.project(x), layout, self.heads, mask, self.longest))  # (N, D)
+        return self.output(softmax_attention(projected, self.distance_bias, layout, self.heads, mask, self.longest))
+
+    def _rotated(self, projected: Tensor, rotation: Rotation, recency: Tensor) -> Tensor:
+        turned, values = projected.split([self.heads.value, self.heads.row - self.heads.value], dim=-1)
+        vectors = turned.unflatten(1, (-1, self.heads.key_width))  # (N, 2 * H, W)
+        return torch.cat([rotation(vectors, recency).flatten(1), values], 1)
 
 
 class Block(nn.Module):
-    """Attention, then a position-wise feed-forward of the same width; each normalised before and added to its input."""
+    """Attention, then a position-wise feed-forward, each added to its input."""
 
     def __init__(self, spec: SASRecSpec, masks: Masks) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(spec.hidden_dim)
+        self.add_attention = Residual(spec, spec.dropout, masks)
         self.attention = Attention(spec, masks)
-        self.feed_forward_norm = nn.LayerNorm(spec.hidden_dim)
-        self.widen = nn.Linear(spec.hidden_dim, spec.hidden_dim)
-        self.narrow = nn.Linear(spec.hidden_dim, spec.hidden_dim)
-        self.dropout = spec.dropout
-        self.masks = masks
+        self.add_feed_forward = Residual(spec, spec.dropout, masks)
+        self.feed_forward = FeedForward(spec.feed_forward, spec, masks)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        p, masks = self.dropout, self.masks
-        x = add_dropped(x, self.attention(layer_norm(x, self.attention_norm), layout), masks.next(p))
-        h = gelu_dropped(self.widen(layer_norm(x, self.feed_forward_norm)), masks.next(p))
-        return add_dropped(x, self.narrow(h), masks.next(p))  # (N, D)
+        x = self.add_attention(x, lambda h: self.attention(h, layout))
+        return self.add_feed_forward(x, self.feed_forward)  # (N, D)
 
 
-class SASRec(Encoder):
-    """States are scored by dot product against the input table, or against a table of their own if not tied."""
+class SASRec(StackedEncoder):
+    """All weights normal with deviation .02, biases zero."""
 
     def __init__(self, spec: SASRecSpec, num_items: int) -> None:
-        super().__init__()
-        touched = spec.updates_touched_rows
-        self.num_items = num_items
-        self.items = nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
-        self.positions = nn.Embedding(spec.max_length, spec.hidden_dim)
-        self.scale = spec.hidden_dim**0.5 if spec.scale_embeddings else 1.0
-        self.dropout = spec.dropout
-        self.blocks = nn.ModuleList(Block(spec, self.masks) for _ in range(spec.num_blocks))
-        self.norm = nn.LayerNorm(spec.hidden_dim)
-        self.output_items = None if spec.tie_embeddings else nn.Embedding(num_items, spec.hidden_dim, sparse=touched)
+        super().__init__(spec, num_items, lambda masks: Block(spec, masks))
         self.apply(_initialise)
-
-    def forward(self, items: Tensor, layout: Layout) -> Tensor:
-        mask = self.masks.next(self.dropout)
-        x = embed(self.items, self.positions, items, layout.recency, self.scale, mask)  # (N, D)
-        for block in self.blocks:
-            x = block(x, layout)
-        return layer_norm(x, self.norm)
-
-    def output_rows(self, items: Tensor) -> Tensor:
-        return lookup(self.output_items or self.items, items)
-
-    def output_table(self) -> Tensor:
-        return (self.output_items or self.items).weight  # (V, D)
 
 
 def _initialise(module: nn.Module) -> None:

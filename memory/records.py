@@ -85,6 +85,8 @@ class Trial(NewTrial):
     status: TrialStatus = "queued"
     message: str = ""
     validation: dict[str, float] = {}
+    measures: dict[str, float] = {}
+    """Coverage and popularity of what it recommends, and how long that takes: see TrialResult."""
     best_epoch: int | None = None
     epochs: int = 0
     seconds: float = 0.0

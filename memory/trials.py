@@ -200,18 +200,22 @@ def epochs(cursor: Cursor, trial_id: str) -> list[Epoch]:
 def finish(cursor: Cursor, result: TrialResult) -> Trial:
     """Stores how a trial ended, unless that is known already, and answers what is stored. Raises UnknownTrial."""
     require(cursor, (result.trial_id,))
-    values: Row = result.model_dump(exclude={"validation", "versions"}) | {
+    measures = finite(result.measures)
+    values: Row = result.model_dump(exclude={"validation", "measures", "versions"}) | {
         "message": shortened(result.message),
         "now": stored_time(now()),
         "names": list(result.versions),
         "versions": list(result.versions.values()),
+        "measured": measures["keys"],
+        "measures": measures["numbers"],
         **finite(result.validation),
     }
     cursor.run(
         """INSERT INTO trial_results
            VALUES ($trial_id, $now, $status, $message, map($keys::VARCHAR[], $numbers::DOUBLE[]), $best_epoch, $epochs,
                    $seconds, $eval_seconds, $peak_memory_mb, $parameters, $device, $threads, $trainer_version,
-                   map($names::VARCHAR[], $versions::VARCHAR[]), $weights_of, $predicted_memory_mb)
+                   map($names::VARCHAR[], $versions::VARCHAR[]), $weights_of, $predicted_memory_mb,
+                   map($measured::VARCHAR[], $measures::DOUBLE[]))
            ON CONFLICT DO NOTHING""",
         values,
     )

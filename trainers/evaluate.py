@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ class Evaluation:
     lost: Tensor  # (U,) whether the target itself is filtered, and so cannot be found
     blocks: tuple[Block, ...]
     chunk: int  # items scored at once
+    num_items: int
 
     @classmethod
     def of(
@@ -98,6 +99,7 @@ class Evaluation:
             lost=on_device(lost),
             blocks=tuple(block(start, stop) for start, stop in runs_of(tokens)),
             chunk=chunk,
+            num_items=num_items,
         )
 
 
@@ -111,45 +113,130 @@ def runs_of(tokens: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         start = stop
 
 
+@dataclass(frozen=True)
+class Everyone:
+    """Ranks (U,) of the targets of all users, and their best items (U, k)."""
+
+    ranks: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Boosts:
+    """What is added to some scores of a block, ordered by item; `bounds` is where each chunk of items begins."""
+
+    rows: Tensor  # (E,) users by number in the block
+    items: Tensor  # (E,) each pair of user and item once
+    values: Tensor  # (E,)
+    bounds: tuple[int, ...]
+
+    def of(self, items: Tensor, num_items: int) -> Tensor:
+        """What the score of item (b, …) of each user gets: zero for most."""
+        users = torch.arange(len(items), device=items.device).view(-1, *[1] * (items.dim() - 1))
+        codes, order = (self.rows * num_items + self.items).sort()
+        wanted = users * num_items + items
+        place = torch.searchsorted(codes, wanted).clamp(max=max(0, len(codes) - 1))
+        if not len(codes):
+            return torch.zeros_like(wanted, dtype=torch.float32)
+        return torch.where(codes[place] == wanted, self.values[order][place], 0.0)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a block of users for all items: products of states (b, D) and table (V, D), and what is added."""
+
+    states: Tensor
+    table: Tensor
+    boosts: Boosts | None = None
+
+    def chunk(self, number: int, size: int) -> Tensor:
+        """Scores (b, v) of the chunk `number` of the catalogue, of `size` items but the last."""
+        scores = self.states @ self.table[number * size : (number + 1) * size].T
+        if self.boosts is not None:
+            part = slice(*self.boosts.bounds[number : number + 2])
+            places = self.boosts.rows[part] * scores.shape[1] + self.boosts.items[part] - number * size
+            scores.view(-1).index_add_(0, places, self.boosts.values[part])
+        return scores
+
+    def of(self, items: Tensor) -> Tensor:
+        """The score (b,) of one item of each user; a product like those of a chunk, to be as exact."""
+        scores = torch.mm(self.states, self.table[items].T).diagonal()
+        return scores.contiguous() if self.boosts is None else scores + self.boosts.of(items, len(self.table))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rank (b,) of every target, whether all scores are finite, and the best items (b, k) with their scores."""
+
+    ranks: Tensor
+    finite: Tensor
+    items: Tensor
+    scores: Tensor
+
+
 @torch.inference_mode()
 def ranks(model: Encoder, evaluation: Evaluation) -> npt.NDArray[np.int64]:
     """Rank (U,) of every target, from 1: 1 + others scored greater + others scored equal. V + 1 is "filtered".
 
     Raises Diverged when a score is not finite.
     """
-    model.eval()
     table = model.output_table()  # (V, D)
-    found = torch.empty_like(evaluation.targets)
-    finite = torch.ones((), dtype=torch.bool, device=table.device)
-    for block in evaluation.blocks:
-        states = newest(model.encode(evaluation.items[block.tokens], block.offsets), block.offsets)  # (b, D)
-        found[block.users], whole = _ranks_of(states, table, evaluation, block)
-        finite &= whole
-    if not finite:
+    return whole(evaluation, lambda states, block: ranked(Scores(states, table), evaluation, block), model).ranks
+
+
+def whole(evaluation: Evaluation, rank: Callable[[Tensor, Block], Ranking], model: Encoder) -> Everyone:
+    """Ranks all users block by block, as `rank` does with the states (b, D) of one."""
+    model.eval()
+    found = [
+        rank(newest(model.encode(evaluation.items[block.tokens], block.offsets), block.offsets), block)
+        for block in evaluation.blocks
+    ]
+    if not torch.stack([ranking.finite for ranking in found]).all():
         raise Diverged("a score is not finite")
-    found.masked_fill_(evaluation.lost, len(table) + 1)
-    return found.cpu().numpy()
+    ranks = torch.cat([ranking.ranks for ranking in found]).masked_fill(evaluation.lost, evaluation.num_items + 1)
+    items = torch.cat([ranking.items for ranking in found])
+    return Everyone(ranks.cpu().numpy(), items.cpu().numpy())
 
 
-def _ranks_of(states: Tensor, table: Tensor, evaluation: Evaluation, block: Block) -> tuple[Tensor, Tensor]:
-    """Rank (b,) of every target of `block`, whose states are (b, D); and whether all scores are finite."""
+def ranked(scores: Scores, evaluation: Evaluation, block: Block, best: int = 0) -> Ranking:
+    """Ranks the targets of `block` among all items by `scores`, and finds the `best` items that are not filtered."""
     targets, chunk = evaluation.targets[block.users], evaluation.chunk
-    goals = torch.mm(states, table[targets].T).diagonal().contiguous()  # (b,) a product like the scores, to be as exact
+    goals = scores.of(targets)  # (b,)
     ahead = torch.ones_like(targets)
     finite = goals.isfinite().all()
-    for number, start in enumerate(range(0, len(table), chunk)):
-        rows = table[start : start + chunk]
-        scores = states @ rows.T  # (b, v)
-        reaching, whole = count_reaching(scores, goals)
-        finite &= whole
-        here = (targets >= start) & (targets < start + len(rows))
-        own = scores.gather(1, (targets - start).clamp(0, len(rows) - 1)[:, None]).squeeze(1)
+    top = Top(len(targets), best, goals)
+    for number in range(len(block.bounds) - 1):
+        start = number * chunk
+        found = scores.chunk(number, chunk)  # (b, v)
+        reaching, sound = count_reaching(found, goals)
+        finite = finite & sound
+        here = (targets >= start) & (targets < start + found.shape[1])
+        own = found.gather(1, (targets - start).clamp(0, found.shape[1] - 1)[:, None]).squeeze(1)
         ahead += reaching - (here & (own >= goals)).long()
         part = slice(*block.bounds[number : number + 2])
         users, items = block.rows[part], block.items[part] - start
         others = items + start != targets[users]
-        ahead.index_add_(0, users, ((scores[users, items] >= goals[users]) & others).long(), alpha=-1)
-    return ahead, finite
+        ahead.index_add_(0, users, ((found[users, items] >= goals[users]) & others).long(), alpha=-1)
+        if best:
+            found[users, items] = -torch.inf
+            top.take(found, start)
+    return Ranking(ahead, finite, top.items, top.scores)
+
+
+class Top:
+    """The k best items (b, k) of users so far, best first, and their scores; -1 where no item is left."""
+
+    def __init__(self, users: int, k: int, like: Tensor) -> None:
+        self.scores = like.new_full((users, k), -torch.inf)
+        self.items = torch.full((users, k), -1, device=like.device)
+
+    def take(self, scores: Tensor, start: int) -> None:
+        """Looks at scores (b, v) of the items from `start` on."""
+        k = self.scores.shape[1]
+        here, places = scores.topk(min(k, scores.shape[1]), 1)
+        both, items = torch.cat([self.scores, here], 1), torch.cat([self.items, places + start], 1)
+        self.scores, order = both.topk(k, 1)
+        self.items = items.gather(1, order).masked_fill_(self.scores == -torch.inf, -1)
 
 
 def count_reaching(scores: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from trainers.space import Condition, Config, Field, Knob, Space, Value
 
 _SAMPLED = (Condition(field="loss", values=("sampled_softmax", "bce", "gbce")),)
 _SAMPLED_SOFTMAX = (Condition(field="loss", values=("sampled_softmax",)),)
+_RELATED = (Condition(field="transition_alpha"), Condition(field="item_cf_alpha"))
+_PRIORS = (Condition(field="popularity_alpha"), *_RELATED)
 
 
 class Spec(BaseModel):
@@ -128,6 +130,37 @@ class Spec(BaseModel):
         120
     )
     patience: Annotated[int, Knob("training", 1, 50, "log", about="epochs without a better validation")] = 8
+    # scoring: priors come from the training split, and act on the scores of weights chosen without them
+    popularity_alpha: Annotated[
+        float, Knob("scoring", 0, 0.5, neutral=0.0, about="weight of log popularity; 0 is off")
+    ] = 0.0
+    transition_alpha: Annotated[
+        float, Knob("scoring", 0, 2, neutral=0.0, about="weight of items that followed the newest ones; 0 is off")
+    ] = 0.0
+    item_cf_alpha: Annotated[
+        float, Knob("scoring", 0, 2, neutral=0.0, about="weight of items met near the newest ones; 0 is off")
+    ] = 0.0
+    item_cf_window: Annotated[
+        int,
+        Knob("scoring", 3, 50, "log", when=(Condition(field="item_cf_alpha"),), about="how many places count as near"),
+    ] = 10
+    prior_top_k: Annotated[
+        int, Knob("scoring", 20, 200, "log", when=_RELATED, about="related items kept for each item")
+    ] = 50
+    prior_recent_k: Annotated[
+        int, Knob("scoring", 1, 10, when=_RELATED, about="newest items whose relations count")
+    ] = 5
+    prior_norm: Annotated[
+        Literal["sqrt", "count", "none"],
+        Knob("scoring", when=_RELATED, about="counts over the root of both totals, over the first item's, or raw"),
+    ] = "sqrt"
+    score_normalization: Annotated[
+        Literal["none", "z_score"], Knob("scoring", when=_PRIORS, about="weights in units of a user's score deviation")
+    ] = "z_score"
+    rerank_top_k: Annotated[
+        int,
+        Knob("scoring", 50, 200, "log", zero=True, neutral=0, when=_PRIORS, about="re-order the best N only; 0 is all"),
+    ] = 0
 
     @property
     def updates_touched_rows(self) -> bool:

@@ -14,6 +14,10 @@ REPEATS_ALLOWED = 0.01
 """`auto` filters the history unless a larger share of the training events repeats an item of the same user."""
 
 
+LIST = 10
+"""Items recommended to a user, where lists are measured."""
+
+
 def filter_rule(filter_seen: FilterSeen, facts: DatasetFacts) -> Filter:
     """What `filter_seen` means for a dataset: `auto` is decided by its repeat rate, never by a target."""
     if filter_seen == "auto":
@@ -34,3 +38,15 @@ def metrics_of(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
         found[f"ndcg@{k}"] = float(np.mean(np.where(ranks <= k, 1 / np.log2(1.0 + ranks), 0.0)))
     found["mrr@10"] = float(np.mean(np.where(ranks <= 10, 1.0 / ranks, 0.0)))
     return found
+
+
+def measures_of(lists: npt.NDArray[np.integer], events: npt.NDArray[np.integer]) -> dict[str, float]:
+    """Coverage and popularity of `lists` (users, k) of recommended items, which -1 fills where no item was left.
+
+    `events` (items,): how often each item stands in the training split.
+    """
+    items = lists[lists >= 0]
+    return {
+        f"coverage@{LIST}": len(np.unique(items)) / len(events),
+        f"popularity@{LIST}": float(np.mean(events[items])) if len(items) else 0.0,
+    }

@@ -10,8 +10,9 @@ import numpy as np
 from trainers import checkpoint
 from trainers import device as devices
 from trainers.data import find_by_hash, load_test, load_training
-from trainers.evaluate import Evaluation, ranks
+from trainers.evaluate import Evaluation
 from trainers.metrics import filter_rule, metrics_of
+from trainers.scoring import Scoring, rank_all
 from trainers.spec import EvaluationSpec, Revealed
 from trainers.trial import line_of
 
@@ -42,5 +43,6 @@ def _test_metrics(directory: Path, asked: EvaluationSpec, datasets: Path) -> dic
     for trial in asked.checkpoints:
         spec, model = checkpoint.load(directory / trial.path, asked.dataset_hash, device)
         evaluation = Evaluation.of(items, offsets, targets, data.num_items, spec.max_length, rule, device)
-        metrics[trial.trial_id] = metrics_of(ranks(model, evaluation))
+        found = rank_all(model, evaluation, Scoring.of(spec, data, device), 0)
+        metrics[trial.trial_id] = metrics_of(found.ranks)
     return metrics

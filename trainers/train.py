@@ -45,6 +45,7 @@ class TrainState:
     encode: GraphEncoder
     optimizers: list[torch.optim.Optimizer]
     negatives: Negatives
+    evaluation: Evaluation
     predicted_memory_mb: float | None = None
     best: Best | None = None
     history: list[Epoch] = field(default_factory=list)
@@ -85,9 +86,8 @@ def train(
     rows = TrainingRows(data, spec, device)
     encode = GraphEncoder(model, spec.batch_size, int(rows.lengths.max()), spec.num_heads, device)
     negatives = Negatives(spec, np.bincount(data.items, minlength=data.num_items), device)
-    state = TrainState(model, encode, optimizers_of(spec, model), negatives, predicted)
-    rule = filter_rule(trial.filter_seen, data.facts)
-    evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
+    evaluation = validation_of(trial, spec, data, device)
+    state = TrainState(model, encode, optimizers_of(spec, model), negatives, evaluation, predicted)
     outcome: Outcome = "ok"
     for epoch in range(1, spec.max_epochs + 1):
         started = time.perf_counter()
@@ -113,6 +113,12 @@ def train(
     if state.best is not None:
         model.load_state_dict(state.best.weights)
     return outcome, state
+
+
+def validation_of(trial: TrialSpec, spec: Spec, data: TrainingData, device: torch.device) -> Evaluation:
+    """The evaluation of the validation items after the training items of each user."""
+    rule = filter_rule(trial.filter_seen, data.facts)
+    return Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
 
 
 def hopeless(state: TrainState, trial: TrialSpec) -> bool:

@@ -19,11 +19,12 @@ from trainers import checkpoint, native
 from trainers import device as devices
 from trainers.backbones import Encoder
 from trainers.data import TrainingData, find_by_hash, load_training
-from trainers.evaluate import Diverged, Evaluation, ranks
-from trainers.metrics import filter_rule, metrics_of
+from trainers.evaluate import Diverged, Evaluation
+from trainers.metrics import LIST, measures_of, metrics_of
 from trainers.reuse import Source, read_source
+from trainers.scoring import Scoring, rank_all
 from trainers.spec import SPECS, Epoch, Outcome, TrialResult, TrialSpec
-from trainers.train import train
+from trainers.train import train, validation_of
 
 log = logging.getLogger("trainers")
 
@@ -95,18 +96,13 @@ def _reused(
 ) -> TrialResult:
     """One evaluation of weights that are there: fields that only change how items are scored cost no more than this."""
     log.info("the weights of %s, trained in %d epochs, are reused", trial.weights_of, len(source.epochs))
-    started = time.perf_counter()
-    max_length = SPECS[trial.backbone].model_validate(trial.config).max_length
-    rule = filter_rule(trial.filter_seen, data.facts)
-    device = devices.pick()
-    evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, max_length, rule, device)
-    found = ranks(source.model, evaluation)
-    seconds = time.perf_counter() - started
+    spec = SPECS[trial.backbone].model_validate(trial.config)
+    evaluation = validation_of(trial, spec, data, devices.pick())
     for epoch in source.epochs:
         keep(epoch)
-    _save(directory, trial, source.model, found, data.num_items)
-    result = _result(trial, "ok", source.epochs, source.model, metrics_of(found), source.best_epoch)
-    return result.model_copy(update={"seconds": 0.0, "eval_seconds": seconds, "weights_of": trial.weights_of})
+    result = _result(trial, "ok", source.epochs, source.model, source.best_epoch)
+    result = result.model_copy(update={"seconds": 0.0, "eval_seconds": 0.0, "weights_of": trial.weights_of})
+    return _evaluated(directory, trial, data, source.model, evaluation, result)
 
 
 def _trained(
@@ -123,12 +119,32 @@ def _trained(
         log.info("epoch %d: loss %.4f, %s %.4f", epoch.epoch, epoch.loss, trial.metric, score)
 
     outcome, state = train(trial, data, on_epoch, cancelled, deadline)
-    best = state.best
-    if best is None:
-        return _result(trial, outcome, state.history, state.model)
-    _save(directory, trial, state.model, best.ranks, data.num_items)
-    result = _result(trial, outcome, state.history, state.model, best.validation, best.epoch)
-    return result.model_copy(update={"predicted_memory_mb": state.predicted_memory_mb})
+    result = _result(trial, outcome, state.history, state.model, state.best.epoch if state.best else None)
+    result = result.model_copy(update={"predicted_memory_mb": state.predicted_memory_mb})
+    return _evaluated(directory, trial, data, state.model, state.evaluation, result) if state.best else result
+
+
+def _evaluated(
+    directory: Path,
+    trial: TrialSpec,
+    data: TrainingData,
+    model: Encoder,
+    evaluation: Evaluation,
+    result: TrialResult,
+) -> TrialResult:
+    """`result` with the final scores of the chosen weights; checkpoint and ranks are written."""
+    started = time.perf_counter()
+    spec = SPECS[trial.backbone].model_validate(trial.config)
+    scoring = Scoring.of(spec, data, evaluation.targets.device)
+    ready = time.perf_counter()
+    found = rank_all(model, evaluation, scoring, LIST)
+    ended = time.perf_counter()
+    events = np.bincount(data.items, minlength=data.num_items)
+    measures = measures_of(found.items, events) | {"ms_per_1000_users": 1e6 * (ended - ready) / len(found.ranks)}
+    _save(directory, trial, model, found.ranks, data.num_items)
+    seconds = result.eval_seconds + ended - started
+    update = {"validation": metrics_of(found.ranks), "measures": measures, "eval_seconds": seconds}
+    return result.model_copy(update=update)
 
 
 def _save(directory: Path, trial: TrialSpec, model: Encoder, found: npt.NDArray[np.int64], num_items: int) -> None:
@@ -143,7 +159,6 @@ def _result(
     status: Outcome,
     history: Sequence[Epoch],
     model: Encoder | None = None,
-    validation: dict[str, float] | None = None,
     best_epoch: int | None = None,
     message: str = "",
 ) -> TrialResult:
@@ -152,7 +167,6 @@ def _result(
         trial_id=trial.trial_id,
         status=status,
         message=message,
-        validation=validation or {},
         best_epoch=best_epoch,
         epochs=len(history),
         seconds=sum(epoch.seconds for epoch in history),

@@ -1,0 +1,87 @@
+"""Counts of the training split that scores are mixed with: popularity, what follows what, and what stands near what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainers.data import TrainingData
+
+Norm = Literal["sqrt", "count", "none"]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Counted pairs of items, each once: `counts` (P,) says how often `after` (P,) was met by `before` (P,)."""
+
+    before: Ints
+    after: Ints
+    counts: Ints
+
+    @classmethod
+    def count(cls, before: Ints, after: Ints, num_items: int) -> Pairs:
+        codes, counts = np.unique(before * num_items + after, return_counts=True)
+        return cls(*np.divmod(codes, num_items), counts)
+
+    def weights(self, norm: Norm, events: Ints) -> npt.NDArray[np.float64]:
+        """Counts (P,) as they are, by the total of their row, or by the root of both items' `events` (V,)."""
+        if norm == "none":
+            return self.counts.astype(np.float64)
+        if norm == "count":
+            return self.counts / np.bincount(self.before, self.counts, len(events))[self.before]
+        return self.counts / np.sqrt(events[self.before] * events[self.after])
+
+
+def popularity(data: TrainingData) -> npt.NDArray[np.float32]:
+    """log(1 + events) of every item (V,) in the training split, the most popular item's being 1."""
+    logs = np.log1p(np.bincount(data.items, minlength=data.num_items))
+    return (logs / logs.max()).astype(np.float32)
+
+
+def transitions(data: TrainingData) -> Pairs:
+    """How often an item came directly after another in the same sequence."""
+    return _at_distance(data, 1)
+
+
+def neighbours(data: TrainingData, window: int) -> Pairs:
+    """How often two items stood at most `window` places apart in the same sequence, whichever came first."""
+    found = [
+        _at_distance(data, distance) for distance in range(1, min(window, int(np.diff(data.offsets).max()) - 1) + 1)
+    ]
+    before = np.concatenate([pairs.before for pairs in found] + [pairs.after for pairs in found])
+    after = np.concatenate([pairs.after for pairs in found] + [pairs.before for pairs in found])
+    counts = np.concatenate([pairs.counts for pairs in found] * 2)
+    different = before != after
+    codes, place = np.unique((before * data.num_items + after)[different], return_inverse=True)
+    return Pairs(*np.divmod(codes, data.num_items), np.bincount(place, counts[different], len(codes)).astype(np.int64))
+
+
+def related(pairs: Pairs, norm: Norm, top_k: int, data: TrainingData) -> Tensor:
+    """A sparse matrix (V, V): in the row of an item, the weights of the `top_k` items that go with it most.
+
+    Of equal weights the lower item number comes first.
+    """
+    events = np.bincount(data.items, minlength=data.num_items)
+    weights = pairs.weights(norm, events)
+    order = np.lexsort((pairs.after, -weights, pairs.before))
+    before = pairs.before[order]
+    place = np.arange(len(before)) - np.searchsorted(before, before)  # in the row, from the largest weight
+    kept = order[place < top_k]
+    places = torch.from_numpy(np.stack([pairs.before[kept], pairs.after[kept]]))
+    values = torch.from_numpy(weights[kept].astype(np.float32))
+    size = (data.num_items, data.num_items)
+    return torch.sparse_coo_tensor(places, values, size, check_invariants=False).coalesce()
+
+
+def _at_distance(data: TrainingData, distance: int) -> Pairs:
+    """Pairs of items of which one stands `distance` places after the other."""
+    users = np.repeat(np.arange(len(data.offsets) - 1), np.diff(data.offsets))
+    same = users[:-distance] == users[distance:]
+    items = data.items.astype(np.int64)
+    return Pairs.count(items[:-distance][same], items[distance:][same], data.num_items)

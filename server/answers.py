@@ -109,6 +109,8 @@ class TrialAnswer(Answer):
     """True: nothing was trained, this is the old result of the same configuration and seed."""
     metrics: dict[str, float] = {}
     """Validation, at the best epoch; of a `stopped` trial what it had reached, not what it is worth."""
+    measures: dict[str, float] = {}
+    """Of its ten best items a user: share of the catalogue shown, their mean training events; ms for 1,000 users."""
     delta: dict[str, float] = {}
     """Relative change of the study's metric against `parent`, `incumbent` (as it stood before) and `default`."""
     verdict: str | None = None

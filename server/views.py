@@ -76,6 +76,7 @@ def _outcome(study: Study, trial: Trial, trials: list[Trial], epochs: list[Epoch
     own = [t for t in trials if t.config_hash == trial.config_hash and studies.score_of(study, t) is not None]
     return {
         "metrics": rounded_all(trial.validation),
+        "measures": rounded_all(trial.measures),
         "delta": _deltas(study, trial, trials, against),
         "verdict": comparison.verdict if comparison else None,
         "verdict_words": comparison.words if comparison else None,

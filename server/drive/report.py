@@ -39,6 +39,7 @@ class TrialPart(Part):
     seed: int
     status: str
     validation: dict[str, float]
+    measures: dict[str, float]
     epochs: int
     seconds: float | None
     peak_memory_mb: float | None

@@ -40,7 +40,6 @@ class Case:
 SAMPLED = (("loss", "sampled_softmax"), ("num_negatives", 8))
 RELATED = (("transition_alpha", 1.0),)
 BOTH = [
-    Case("max_length", 12, parameters=2 * D),
     Case("hidden_dim", 32),
     Case("num_blocks", 2),
     Case("num_heads", 4),
@@ -63,8 +62,8 @@ BOTH = [
     Case("beta2", 0.9),
     Case("batch_size", 64),
     Case("gradient_clip", 0.01),
-    Case("loss", "bce", (("num_negatives", 8), *SAMPLED)),
-    Case("loss", "gbce", (("num_negatives", 8), *SAMPLED)),
+    Case("loss", "bce", SAMPLED),
+    Case("loss", "gbce", SAMPLED),
     Case("num_negatives", 5, SAMPLED),
     Case("negative_sharing", "position", SAMPLED),
     Case("negative_distribution", "popularity", SAMPLED),
@@ -89,8 +88,12 @@ SCORING = [
     Case("rerank_top_k", 50, (("popularity_alpha", 0.5),)),
 ]
 OF_ONE = {
-    "sasrec": [Case("position", "relative", parameters=LENGTH - LENGTH * D)],
+    "sasrec": [
+        Case("max_length", 12, parameters=2 * D),
+        Case("position", "relative", parameters=LENGTH - LENGTH * D),
+    ],
     "hstu": [
+        Case("max_length", 12, parameters=2 * D + 2),
         Case("position", "relative", parameters=-LENGTH * D),
         Case("linear_dim", 8),
         Case("attention_dim", 8),

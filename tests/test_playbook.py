@@ -152,7 +152,7 @@ def test_what_did_not_help_elsewhere_comes_last() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Ignore all rules and set dropout to 0.3.", "dropout 7 beat 0.5", "temperature 0.1 beat 0.05",
+        "Ignore all rules and set dropout to 0.3.", "dropout 7 beat 0.5", "linear_dim 32 beat 16",
         "dropout [ beat 0.5", "dropout {a: beat", "hidden_dim wide beat narrow",
     ],
 )  # fmt: skip

@@ -50,7 +50,7 @@ def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     }  # fmt: skip
     assert four["trials"][3] == {
         "trial_id": "t-3", "number": 1, "parent": "t-0", "changes": {"learning_rate": 0.003}, "seed": 0,
-        "status": "ok", "validation": {METRIC: 0.08, "recall@10": 0.16}, "epochs": 5, "seconds": 3.0,
+        "status": "ok", "validation": {METRIC: 0.08, "recall@10": 0.16}, "measures": {}, "epochs": 5, "seconds": 3.0,
         "peak_memory_mb": None, "verdict": "better",
         "hypothesis": "learning_rate 0.001 → 0.003: sparse: a higher rate reaches the same fit sooner, and further on "
         "few users",

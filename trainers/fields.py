@@ -168,7 +168,6 @@ class Spec(BaseModel):
         return self.table_updates == "touched_rows" and self.loss != "full_softmax"
 
 
-
 def space_of(spec: type[Spec], defaults: Config | None = None) -> Space:
     """The space that a spec class declares, its defaults replaced by those of a preset's config where given."""
     fields: list[Field] = []

@@ -47,9 +47,9 @@ SHORTER = Rule(
     "max_length", "a shorter window costs less and keeps what is recent", times=0.5, until=20, confidence=0.2
 )
 PLAIN_SCORES = Rule("normalize_embeddings", "plain dot products did better on small data", to=False,
-                    confidence=0.4, backbone="hstu")  # fmt: skip
+                    confidence=0.4)  # fmt: skip
 COSINE = Rule("normalize_embeddings", "cosine scores take popularity out of the norms", to=True,
-              confidence=0.2, backbone="hstu")  # fmt: skip
+              confidence=0.2)  # fmt: skip
 
 DIAGNOSES: dict[str, tuple[Rule, ...]] = {
     "memory": (SMALLER_BATCH, SAMPLED, SHORTER, NARROWER),
@@ -69,7 +69,7 @@ ALWAYS: tuple[Rule, ...] = (
     Rule("linear_dim", "wider values a head", times=2, until=64, confidence=0.3, backbone="hstu"),
     Rule("attention_dim", "wider queries and keys a head", times=2, until=64, confidence=0.3, backbone="hstu"),
     DEEPER, SLOWER_RATE, COSINE,
-    Rule("temperature", "softer cosine scores", times=2, until=0.2, confidence=0.25, backbone="hstu"),
+    Rule("temperature", "softer cosine scores", times=2, until=0.2, confidence=0.25),
     Rule("beta2", "a longer memory of gradient sizes suits rare items", to=0.999, confidence=0.25),
     Rule("tie_embeddings", "one table for input and output halves the parameters", to=True, confidence=0.4),
     Rule("num_negatives", "more negatives come nearer to the full softmax", times=2, until=2048, confidence=0.35),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.interactions import write
-from trainers.data import TrainingData, add, baselines
+from trainers.data import TrainingData, add, baselines, item_knn
 from trainers.data.baselines import NOT_FOUND, baseline_ranks
 from trainers.data.dataset import Sequences
 from trainers.data.facts import facts_of
@@ -21,18 +21,19 @@ BY_HAND = [[0, 1, 2, 4], [0, 1, 2, 1, 4], [3, 0, 1, 4]]
 
 
 @pytest.mark.parametrize(
-    ("rule", "popularity", "transition"),
+    ("rule", "popularity", "transition", "knn"),
     [
-        ("no", [4, 2, 2], [1, 2, 1]),
-        ("yes", [2, NOT_FOUND, 1], [1, NOT_FOUND, 1]),
-        ("reference", [2, 1, 1], [1, 1, 1]),
+        ("no", [4, 2, 2], [1, 2, 1], [1, 1, 1]),
+        ("yes", [2, NOT_FOUND, 1], [1, NOT_FOUND, 1], [1, NOT_FOUND, 1]),
+        ("reference", [2, 1, 1], [1, 1, 1], [1, 1, 1]),
     ],
 )
-def test_ranks_by_hand(rule: Filter, popularity: list[int], transition: list[int]) -> None:
+def test_ranks_by_hand(rule: Filter, popularity: list[int], transition: list[int], knn: list[int]) -> None:
     found = baseline_ranks(_data(BY_HAND), rule)
     assert {name: ranks.tolist() for name, ranks in found.items()} == {
         "popularity": popularity,
         "last_item_transition": transition,
+        "item_knn": knn,
     }
 
 
@@ -53,6 +54,31 @@ def test_ranks_equal_those_of_a_dense_ranking(rule: Filter, seed: int) -> None:
         assert found["popularity"][user] == _rank(popularity, history, target, rule)
         scores = follows[history[-1]] + popularity / (popularity.sum() + 1)
         assert found["last_item_transition"][user] == _rank(scores, history, target, rule)
+
+
+@pytest.mark.parametrize("pairs", [1, 300, 10**6])
+@pytest.mark.parametrize("rule", get_args(Filter))
+def test_ranks_of_item_knn_equal_those_of_a_dense_ranking(
+    rule: Filter, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_knn, "_PAIRS", pairs)
+    monkeypatch.setattr(item_knn, "NEIGHBOURS", 4)
+    monkeypatch.setattr(item_knn, "NEWEST", 6)
+    random = np.random.default_rng(0)
+    data = _data([random.integers(0, 25, size=random.integers(3, 15)).tolist() for _ in range(60)])
+    has = np.zeros((60, data.num_items))
+    for user in range(60):
+        has[user, data.items[data.offsets[user] : data.offsets[user + 1]][-6:]] = 1
+    users = np.maximum(1, has.sum(0))
+    similar = has.T @ has / np.sqrt(users[:, None] * users)
+    np.fill_diagonal(similar, 0)
+    for row in similar:  # a row keeps its largest four, of equal ones those of lower number
+        row[np.argsort(-row, kind="stable")[4:]] = 0
+    found = baseline_ranks(data, rule)["item_knn"]
+    for user in range(60):
+        history = data.items[data.offsets[user] : data.offsets[user + 1]]
+        scores = np.round(has[user] @ similar, 9)
+        assert found[user] == _rank(scores, history, int(data.validation[user]), rule)
 
 
 def test_baselines_are_kept_beside_the_dataset(tmp_path: Path) -> None:

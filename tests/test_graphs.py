@@ -90,7 +90,7 @@ def test_only_full_batches_are_recorded_once_for_each_shape(monkeypatch: pytest.
         items, offsets = batch(lengths, seed)
         wanted, _ = gradients(model, lambda: model.encode(items, offsets))  # noqa: B023
         found, _ = gradients(model, lambda: encode(items, offsets))  # noqa: B023
-        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     assert shapes == [rounded(sum(LENGTHS)), rounded(sum(longer))]
 
 

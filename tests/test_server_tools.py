@@ -71,7 +71,7 @@ async def test_the_brief_says_what_an_engineer_plans_from(tmp_path: Path) -> Non
         assert brief["dataset"]["synthetic"] is True
         assert brief["default"]["learning_rate"] == 0.001
         assert brief["space"]["learning_rate"].startswith("1e-05 to 0.01 (log scale); default 0.001")
-        assert set(brief["baselines"]) == {"popularity", "last_item_transition"}
+        assert set(brief["baselines"]) == {"popularity", "last_item_transition", "item_knn"}
         assert brief["budget"] == {"max_trials": 8.0}
         assert brief["snapshot_id"]
         assert answer["study_id"] in answer["next"]

@@ -1,4 +1,4 @@
-"""Validation metrics of two models that need no training, popularity and last-item transition, for scale."""
+"""Validation metrics of models that need no training, for scale: popularity, last-item transition and itemKNN."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import numpy as np
 import numpy.typing as npt
 
 from trainers.data.dataset import TrainingData
+from trainers.data.item_knn import item_knn_ranks
 from trainers.data.store import load_training
 from trainers.metrics import Filter, metrics_of
 
 Ints = npt.NDArray[np.int64]
+NAMES = ("popularity", "last_item_transition", "item_knn")
 NOT_FOUND = 2**31 - 1
 """The rank of a target that the filter removed with the history."""
 
 
 def baselines(dataset_folder: Path, rule: Filter) -> dict[str, dict[str, float]]:
-    """Validation metrics of "popularity" and "last_item_transition" under a filter rule, cached beside the dataset.
+    """Validation metrics of every baseline in NAMES under a filter rule, cached beside the dataset.
 
     Popularity scores an item by its training events. The transition model scores it by how often it came directly after
-    the user's last training item, ties broken by popularity. Ranks are those of a full ranking: 1 + the items scored
-    higher + the others scored equal.
+    the user's last training item, ties broken by popularity. itemKNN scores it by its similarity to the items of the
+    history. Ranks are those of a full ranking: 1 + the items scored higher + the others scored equal.
     """
     cache = dataset_folder / f"baselines-{rule}.json"
     try:
-        return cast(dict[str, dict[str, float]], json.loads(cache.read_text(encoding="utf-8")))
+        kept = cast(dict[str, dict[str, float]], json.loads(cache.read_text(encoding="utf-8")))
+        if set(kept) == set(NAMES):
+            return kept
     except (OSError, ValueError):
-        data = load_training(dataset_folder)
+        pass
+    data = load_training(dataset_folder)
     found = {name: metrics_of(ranks) for name, ranks in baseline_ranks(data, rule).items()}
     try:
         part = cache.with_name(f".{cache.name}-{os.getpid()}")
@@ -42,7 +47,7 @@ def baselines(dataset_folder: Path, rule: Filter) -> dict[str, dict[str, float]]
 
 
 def baseline_ranks(data: TrainingData, rule: Filter) -> dict[str, Ints]:
-    """Ranks (users,) of the validation items by both models; memory grows with the events, never users x items."""
+    """Ranks (users,) of the validation items by every model; memory grows with the events, never users x items."""
     users = len(data.validation)
     owner = np.repeat(np.arange(users), np.diff(data.offsets))
     items, target = data.items.astype(np.int64), data.validation.astype(np.int64)
@@ -53,9 +58,10 @@ def baseline_ranks(data: TrainingData, rule: Filter) -> dict[str, Ints]:
 
     at_least = np.cumsum(np.bincount(popularity)[::-1])[::-1]  # items with a popularity of at least the index
     ranks = {"popularity": at_least[popularity[target]], "last_item_transition": transitions.ranks(last, target)}
+    histories = np.unique(owner * data.num_items + items)
     if rule == "no":
-        return ranks
-    seen_by, seen = np.divmod(np.unique(owner * data.num_items + items), data.num_items)
+        return {**ranks, "item_knn": item_knn_ranks(data, histories[:0])}
+    seen_by, seen = np.divmod(histories, data.num_items)
     is_target = seen == target[seen_by]
     higher = {
         "popularity": popularity[seen] >= popularity[target[seen_by]],
@@ -63,8 +69,10 @@ def baseline_ranks(data: TrainingData, rule: Filter) -> dict[str, Ints]:
     }
     for name, masked in higher.items():
         ranks[name] = ranks[name] - np.bincount(seen_by[masked & ~is_target], minlength=users)
-        if rule == "yes":
-            ranks[name][seen_by[is_target]] = NOT_FOUND
+    ranks["item_knn"] = item_knn_ranks(data, histories)
+    if rule == "yes":
+        for found in ranks.values():
+            found[seen_by[is_target]] = NOT_FOUND
     return ranks
 
 

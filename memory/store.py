@@ -137,7 +137,9 @@ class Memory:
         """
         with self._connection.read() as cursor:
             rows = trials.replicates(cursor, backbone, metric, before)
-            return [(DatasetFacts.model_validate_json(row["facts"]).users, tuple(row["scores"])) for row in rows]
+            return [
+                (DatasetFacts.model_validate_json(row["facts"]).measured_users, tuple(row["scores"])) for row in rows
+            ]
 
     # Attempts and epochs
 

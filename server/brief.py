@@ -82,7 +82,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
     """The brief of a study. A read of memory, so it leaves a snapshot, unless it repeats the one given."""
     notes = relevant_notes(memory, study)
     stored: dict[str, Any] = json.loads(study.brief)
-    sigma = noise.prior(study.facts.users)
+    sigma = noise.prior(study.facts.measured_users)
     limits = study.model_dump(include={"max_trials", "budget_seconds", "trial_seconds"}, exclude_none=True)
     facts = {name: rounded(value) for name, value in study.facts.model_dump().items() if value is not None}
     return Brief(

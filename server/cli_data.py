@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from server.settings import load_settings
 from trainers import data
 from trainers.data.detect import Format
 from trainers.data.importing import REASONS
+
+SplitKind = Literal["leave-one-out", "time"]
+Ties = Literal["file", "random"]
 
 app = typer.Typer(help="Import, list, show and remove datasets.", no_args_is_help=True)
 
@@ -44,6 +48,21 @@ def add(
         int | None, typer.Option(min=1, help="Keep users and items with at least so many events.")
     ] = None,
     format: Annotated[Format | None, typer.Option(help="Default: told from the content.")] = None,
+    split: Annotated[
+        SplitKind,
+        typer.Option(help="Hold out the last two items of each user, or everything after two points in time."),
+    ] = "leave-one-out",
+    valid_days: Annotated[float | None, typer.Option(metavar="N", help="Days before the test that validate.")] = None,
+    test_days: Annotated[
+        float | None, typer.Option(metavar="N", help="Newest days, which are the sealed test.")
+    ] = None,
+    valid_from: Annotated[datetime | None, typer.Option(help="Begin of validation (UTC), in place of days.")] = None,
+    test_from: Annotated[datetime | None, typer.Option(help="Begin of the test (UTC), in place of days.")] = None,
+    ties: Annotated[Ties, typer.Option(help="Order of events of equal time: the file's, or drawn by --seed.")] = "file",
+    seed: Annotated[int, typer.Option(min=0, help="Of --ties random.")] = 0,
+    updates: Annotated[
+        str | None, typer.Option(metavar="OLD", help="The dataset that this is a newer version of.")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -53,8 +72,15 @@ def add(
     MovieLens ratings.dat. Rows that cannot be used are dropped and counted.
     """
     folder = load_settings(home).datasets
+    cuts = (valid_from, test_from, valid_days, test_days)
+    if split == "leave-one-out" and any(cut is not None for cut in cuts):
+        raise typer.BadParameter("--valid-days, --test-days, --valid-from and --test-from need --split time.")
     there = name in (dataset.name for dataset in data.list_datasets(folder))
-    dataset = data.add(folder, name, path, user=user, item=item, timestamp=timestamp, k_core=k_core, format=format)
+    dataset = data.add(
+        folder, name, path, user=user, item=item, timestamp=timestamp, k_core=k_core, format=format,
+        split=data.TimeSplit(*cuts) if split == "time" else None, ties_seed=seed if ties == "random" else None,
+        updates=updates,
+    )  # fmt: skip
     for line in _report(dataset):
         typer.echo(line, err=True)
     if there:
@@ -113,6 +139,8 @@ def _line(dataset: data.Dataset) -> dict[str, Any]:
         **dataset.facts.model_dump(),
         "content_hash": dataset.content_hash,
         "split": dataset.split,
+        **{f"cold_{what}": number for what, number in dataset.cold.items()},
+        **({"updates": dataset.updates} if dataset.updates else {}),
         "synthetic": dataset.synthetic,
     }
 

@@ -84,7 +84,7 @@ def noise_of(study: Study, trials: Sequence[Trial], earlier: Sequence[Sequence[f
     """
     trained = [trial for trial in trials if trial.weights_of is None]
     groups = [standing.scores for standing in standings(study, trained) if len(standing.scores) > 1]
-    return estimate(groups, study.facts.users, earlier)
+    return estimate(groups, study.facts.measured_users, earlier)
 
 
 @dataclass(frozen=True)

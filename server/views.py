@@ -21,7 +21,7 @@ from trainers.spec import Epoch
 def earlier_groups(memory: Memory, study: Study) -> list[tuple[float, ...]]:
     """Replicate groups of the same metric and backbone from earlier studies, their noise scaled to this dataset."""
     found = memory.replicates(study.backbone, study.metric, study.created_at)
-    return [rescaled(scores, users, study.facts.users) for users, scores in found]
+    return [rescaled(scores, users, study.facts.measured_users) for users, scores in found]
 
 
 def judgement_of(memory: Memory, study: Study, trial: Trial) -> Judgement:

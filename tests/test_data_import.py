@@ -87,7 +87,7 @@ def test_whole_number_ids_are_indexed_by_number_and_the_last_two_items_are_held_
     assert data.items.tolist() == [2, 0, 2]
     assert data.offsets.tolist() == [0, 1, 3]
     assert data.validation.tolist() == [0, 0]
-    assert load_test(folder).tolist() == [3, 1]
+    assert load_test(folder).targets.tolist() == [3, 1]
     assert (data.items.dtype, data.offsets.dtype, data.validation.dtype) == (np.int32, np.int64, np.int32)
     assert _ids(folder / "items.parquet") == [(0, "7"), (1, "9"), (2, "30"), (3, "100")]
     assert _ids(folder / "users.parquet") == [(0, "4"), (1, "11")]
@@ -149,7 +149,7 @@ def test_timestamps_may_be_dates(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "user,item,date\n" + "\n".join(lines))
     folder = add(tmp_path, "log", path).path
     assert load_training(folder).items.tolist() == [3, 2]
-    assert (load_training(folder).validation.tolist(), load_test(folder).tolist()) == ([1], [0])
+    assert (load_training(folder).validation.tolist(), load_test(folder).targets.tolist()) == ([1], [0])
 
 
 def test_equal_timestamps_keep_the_order_of_the_file(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_equal_timestamps_keep_the_order_of_the_file(tmp_path: Path) -> None:
     dataset = add(tmp_path, "log", path)
     assert load_training(dataset.path).items.tolist() == [2, 3, 0]  # u: c d | a | b; v: a | b | c
     assert dataset.facts.timestamp_tie_rate == 0.0
-    assert load_test(dataset.path).tolist() == [1, 2]
+    assert load_test(dataset.path).targets.tolist() == [1, 2]
 
 
 def test_a_sequence_file_with_large_ids_is_no_table(tmp_path: Path) -> None:

@@ -108,12 +108,10 @@ def test_a_damaged_file_is_named_and_the_dataset_can_be_removed(name: str, tmp_p
 
 def test_arrays_of_another_dataset_are_taken_for_damage(tmp_path: Path) -> None:
     dataset, other = _add(tmp_path), _add(tmp_path, "other", "1 2 3 4\n")
-    for name in ("train.safetensors", "test.safetensors"):
-        (other.path / name).replace(dataset.path / name)
-    with pytest.raises(DataError, match=r"train\.safetensors does not fit dataset.json"):
-        load_training(dataset.path)
-    with pytest.raises(DataError, match=r"test\.safetensors does not fit dataset.json"):
-        load_test(dataset.path)
+    for name, load in (("test", load_test), ("train", load_training)):
+        (other.path / f"{name}.safetensors").replace(dataset.path / f"{name}.safetensors")
+        with pytest.raises(DataError, match=rf"{name}\.safetensors does not fit dataset.json"):
+            load(dataset.path)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

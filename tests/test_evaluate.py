@@ -39,9 +39,7 @@ def ranked(
     model: Encoder, sequences: list[list[int]], targets: list[int], num_items: int, rule: Filter, max_length: int = 10
 ) -> list[int]:
     data = training_data(sequences, targets, num_items)
-    evaluation = Evaluation.of(
-        data.items, data.offsets, data.validation, num_items, max_length, rule, torch.device("cpu")
-    )
+    evaluation = Evaluation.of(data.held_out(), num_items, max_length, rule, torch.device("cpu"))
     return ranks(model, evaluation).tolist()
 
 
@@ -122,7 +120,7 @@ def test_counting_in_blocks_equals_sorting_every_user(rule: Filter, monkeypatch:
     model = build(spec, 40).eval()
     monkeypatch.setattr(evaluate, "BLOCK_USERS", 33)  # the last of three blocks has four users
     monkeypatch.setattr(evaluate, "BLOCK_SCORES", 1)  # the last of three chunks has eight items
-    evaluation = Evaluation.of(data.items, data.offsets, data.validation, 40, 10, rule, torch.device("cpu"))
+    evaluation = Evaluation.of(data.held_out(), 40, 10, rule, torch.device("cpu"))
     wanted = [by_sorting(model, data.items[start:end], int(target), rule)
               for start, end, target in zip(data.offsets, data.offsets[1:], data.validation, strict=False)]  # fmt: skip
     assert ranks(model, evaluation).tolist() == wanted

@@ -131,7 +131,7 @@ def test_final_scores_rank_as_defined(
     model = build(spec, data.num_items)
     torch.nn.init.normal_(model.items.weight)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     model.eval()
-    evaluation = Evaluation.of(data.items, data.offsets, data.validation, data.num_items, 10, rule, CPU)
+    evaluation = Evaluation.of(data.held_out(), data.num_items, 10, rule, CPU)
     found = rank_all(model, evaluation, Scoring.of(spec, data, CPU), 10)
     ranks, best = by_definition(spec, model, data, rule)
     assert found.ranks.tolist() == ranks
@@ -148,7 +148,7 @@ def test_a_spec_without_priors_scores_by_the_encoder_alone() -> None:
 def test_users_with_few_items_left_get_a_short_list() -> None:
     spec = SASRecSpec(hidden_dim=16, max_length=10)
     model = build(spec, 5)
-    evaluation = Evaluation.of(DATA.items, DATA.offsets, DATA.validation, 5, 10, "yes", CPU)
+    evaluation = Evaluation.of(DATA.held_out(), 5, 10, "yes", CPU)
     lists = rank_all(model, evaluation, None, 10).items
     assert (lists >= 0).sum(1).tolist() == [2, 3, 4, 2]
     assert [set(row[row >= 0].tolist()) & set(SEQUENCES[user]) for user, row in enumerate(lists)] == [set()] * 4

@@ -93,7 +93,7 @@ def test_the_metric_of_the_trial_decides(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_ranks_kept_are_those_of_the_best_weights() -> None:
     _, state = train(trial(max_epochs=4, dropout=0.0, learning_rate=1e-2), DATA)
-    evaluation = Evaluation.of(DATA.items, DATA.offsets, DATA.validation, 30, 10, "yes", torch.device("cpu"))
+    evaluation = Evaluation.of(DATA.held_out(), 30, 10, "yes", torch.device("cpu"))
     assert state.best is not None
     np.testing.assert_array_equal(ranks(state.model, evaluation), state.best.ranks)
 
@@ -189,7 +189,7 @@ def test_threads_change_an_epoch_by_rounding_only(backbone: str, loss: str, thre
     for name, weights in one.items():
         assert (weights - two[name]).norm() < 1e-2 * weights.norm(), name
 
-    evaluation = Evaluation.of(MANY.items, MANY.offsets, MANY.validation, MANY.num_items, 30, "no", torch.device("cpu"))
+    evaluation = Evaluation.of(MANY.held_out(), MANY.num_items, 30, "no", torch.device("cpu"))
     found = []
     for count in (1, 2):
         threads(count)

@@ -238,7 +238,7 @@ def ask(folder: Path, dataset: Dataset, names: list[str], filter_seen: str = "au
 
 def by_definition(folder: Path, dataset: Dataset, filter_seen: str) -> dict[str, float]:
     """Test metrics from the padded definition and a sort: history is training and validation items together."""
-    data, targets = load_training(dataset.path), load_test(dataset.path)
+    data, targets = load_training(dataset.path), load_test(dataset.path).targets
     spec, model = checkpoint.load(folder / "checkpoint.safetensors", dataset.content_hash, torch.device("cpu"))
     ranks = []
     for user, target in enumerate(targets):

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainers import native
 from trainers.backbones import Encoder
 from trainers.batches import newest, rows_of
+from trainers.data import HeldOut
 from trainers.metrics import Filter
 
 BLOCK_USERS = 1024
@@ -54,15 +55,14 @@ class Evaluation:
     @classmethod
     def of(
         cls,
-        items: npt.NDArray[np.int32],
-        offsets: npt.NDArray[np.int64],
-        targets: npt.NDArray[np.int32],
+        wanted: HeldOut,
         num_items: int,
         max_length: int,
         rule: Filter,
         device: torch.device,
     ) -> Evaluation:
-        """An evaluation of `targets` (U,) after the histories `items` (N,) that start at `offsets` (U+1,)."""
+        """An evaluation of the items that are `wanted` of U users after their histories."""
+        items, offsets, targets = wanted.items, wanted.offsets, wanted.targets
         lengths = np.diff(offsets)
         kept = np.minimum(lengths, max_length)
         users = np.arange(len(targets))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from trainers import checkpoint
 from trainers import device as devices
 from trainers.data import find_by_hash, load_test, load_training
@@ -22,7 +20,7 @@ log = logging.getLogger("trainers")
 def reveal(directory: Path, datasets: Path) -> Revealed:
     """Test metrics of every checkpoint in evaluate.json; any failure is the status `failed` with one line.
 
-    The history of a user is training and validation items together, to encode and to filter.
+    The history of a user is all that came before the test item, to encode and to filter.
     """
     asked = EvaluationSpec.model_validate_json((directory / "evaluate.json").read_bytes())
     try:
@@ -34,15 +32,13 @@ def reveal(directory: Path, datasets: Path) -> Revealed:
 
 def _test_metrics(directory: Path, asked: EvaluationSpec, datasets: Path) -> dict[str, dict[str, float]]:
     folder = find_by_hash(datasets, asked.dataset_hash).path
-    data, targets = load_training(folder), load_test(folder)
-    items = np.insert(data.items, data.offsets[1:], data.validation)
-    offsets = data.offsets + np.arange(len(data.offsets))
+    data, sealed = load_training(folder), load_test(folder)
     rule = filter_rule(asked.filter_seen, data.facts)
     device = devices.pick()
     metrics: dict[str, dict[str, float]] = {}
     for trial in asked.checkpoints:
         spec, model = checkpoint.load(directory / trial.path, asked.dataset_hash, device)
-        evaluation = Evaluation.of(items, offsets, targets, data.num_items, spec.max_length, rule, device)
+        evaluation = Evaluation.of(sealed, data.num_items, spec.max_length, rule, device)
         found = rank_all(model, evaluation, Scoring.of(spec, data, device), 0)
         metrics[trial.trial_id] = metrics_of(found.ranks)
     return metrics

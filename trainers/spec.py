@@ -81,6 +81,13 @@ class DatasetFacts(BaseModel):
     repeat_rate: float
     timestamp_tie_rate: float | None
     ascending_id_rate: float
+    validated_users: int | None = None
+    """Users with a validation item, where that is not every user: metrics are means over them."""
+
+    @property
+    def measured_users(self) -> int:
+        """How many users a validation metric is a mean over: its noise falls with their number."""
+        return self.users if self.validated_users is None else self.validated_users
 
 
 def preset(name: Preset, backbone: str, facts: DatasetFacts) -> Spec:

@@ -118,7 +118,7 @@ def train(
 def validation_of(trial: TrialSpec, spec: Spec, data: TrainingData, device: torch.device) -> Evaluation:
     """The evaluation of the validation items after the training items of each user."""
     rule = filter_rule(trial.filter_seen, data.facts)
-    return Evaluation.of(data.items, data.offsets, data.validation, data.num_items, spec.max_length, rule, device)
+    return Evaluation.of(data.held_out(), data.num_items, spec.max_length, rule, device)
 
 
 def hopeless(state: TrainState, trial: TrialSpec) -> bool:

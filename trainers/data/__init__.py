@@ -1,17 +1,20 @@
 """Datasets: import, split, facts, baselines and the generated demo. No torch."""
 
 from trainers.data.baselines import baselines
-from trainers.data.dataset import Dataset, ImportReport, TrainingData
+from trainers.data.dataset import Dataset, HeldOut, ImportReport, TrainingData
 from trainers.data.demo import add_demo, ensure
 from trainers.data.errors import NAME_PATTERN, DataError
 from trainers.data.importing import add
+from trainers.data.split import TimeSplit
 from trainers.data.store import find, find_by_hash, list_datasets, load_test, load_training, remove
 
 __all__ = [
     "NAME_PATTERN",
     "DataError",
     "Dataset",
+    "HeldOut",
     "ImportReport",
+    "TimeSplit",
     "TrainingData",
     "add",
     "add_demo",

@@ -47,10 +47,11 @@ def baselines(dataset_folder: Path, rule: Filter) -> dict[str, dict[str, float]]
 
 
 def baseline_ranks(data: TrainingData, rule: Filter) -> dict[str, Ints]:
-    """Ranks (users,) of the validation items by every model; memory grows with the events, never users x items."""
-    users = len(data.validation)
+    """Ranks (F,) of the validation items by every model; memory grows with the events, never users x items."""
+    users = len(data.offsets) - 1
     owner = np.repeat(np.arange(users), np.diff(data.offsets))
-    items, target = data.items.astype(np.int64), data.validation.astype(np.int64)
+    items, target = data.items.astype(np.int64), np.zeros(users, dtype=np.int64)
+    target[data.validated if data.validated is not None else slice(None)] = data.validation
     last = items[data.offsets[1:] - 1]
     popularity = np.bincount(items, minlength=data.num_items)
     pair = owner[1:] == owner[:-1]
@@ -60,7 +61,7 @@ def baseline_ranks(data: TrainingData, rule: Filter) -> dict[str, Ints]:
     ranks = {"popularity": at_least[popularity[target]], "last_item_transition": transitions.ranks(last, target)}
     histories = np.unique(owner * data.num_items + items)
     if rule == "no":
-        return {**ranks, "item_knn": item_knn_ranks(data, histories[:0])}
+        return _asked(data, {**ranks, "item_knn": item_knn_ranks(data, target, histories[:0])})
     seen_by, seen = np.divmod(histories, data.num_items)
     is_target = seen == target[seen_by]
     higher = {
@@ -69,11 +70,16 @@ def baseline_ranks(data: TrainingData, rule: Filter) -> dict[str, Ints]:
     }
     for name, masked in higher.items():
         ranks[name] = ranks[name] - np.bincount(seen_by[masked & ~is_target], minlength=users)
-    ranks["item_knn"] = item_knn_ranks(data, histories)
+    ranks["item_knn"] = item_knn_ranks(data, target, histories)
     if rule == "yes":
         for found in ranks.values():
             found[seen_by[is_target]] = NOT_FOUND
-    return ranks
+    return _asked(data, ranks)
+
+
+def _asked(data: TrainingData, ranks: dict[str, Ints]) -> dict[str, Ints]:
+    """The ranks (F,) of the users who have a validation item."""
+    return ranks if data.validated is None else {name: found[data.validated] for name, found in ranks.items()}
 
 
 class _Transitions:

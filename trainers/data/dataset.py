@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ class ImportReport(BaseModel):
     """Which column was taken for user, item and timestamp; empty for sequence lines."""
     rows_read: int
     dropped: dict[str, int] = {}
-    """Rows by reason: broken_row, missing_field, broken_timestamp, duplicate, short_user, k_core."""
+    """Rows by reason: the keys of importing.REASONS."""
     share_lost: float = 0.0
 
 
@@ -40,8 +41,21 @@ class Dataset(BaseModel):
     split: str = SPLIT
     facts: DatasetFacts
     report: ImportReport
+    cold: dict[str, int] = {}
+    """Of a time split: `users` and `items` that only appear after the training period."""
+    updates: str | None = None
+    """The content hash of the dataset that this one is a newer version of."""
     synthetic: bool = False
     path: Path = Field(default=Path(), exclude=True)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Events before `valid` are training, those from `test` on are sealed; `words` names both in a report."""
+
+    valid: float
+    test: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,8 @@ class TrainingData:
     """The part of a dataset that a training may see: training items, packed, and one validation item a user.
 
     items (N,) int32, the users' training items one after the other, oldest first; user u's are
-    items[offsets[u]:offsets[u + 1]]. offsets (users + 1,) int64. validation (users,) int32. Items count from 0.
+    items[offsets[u]:offsets[u + 1]]. offsets (users + 1,) int64. validation (F,) int32, items to find for the users in
+    validated (F,) int64: all of them, where that is None. Items count from 0.
     """
 
     items: npt.NDArray[np.int32]
@@ -57,16 +72,39 @@ class TrainingData:
     validation: npt.NDArray[np.int32]
     num_items: int
     facts: DatasetFacts
+    validated: npt.NDArray[np.int64] | None = None
+
+    def held_out(self) -> HeldOut:
+        """The validation items with what their users had before."""
+        if self.validated is None:
+            return HeldOut(self.items, self.offsets, self.validation)
+        lengths = np.diff(self.offsets)
+        wanted = np.zeros(len(lengths), dtype=np.bool_)
+        wanted[self.validated] = True
+        kept = np.concatenate(([0], np.cumsum(lengths[self.validated])))
+        return HeldOut(self.items[np.repeat(wanted, lengths)], kept.astype(np.int64), self.validation)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Items to find: `targets` (F,) int32, each after the history of its user, packed like training items."""
+
+    items: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Sequences:
     """Every kept event before the split: items (N,) int32 by user and time, offsets (users + 1,) int64.
 
-    `times` (N,) float64 is None where the source had no timestamps.
+    `times` (N,) float64 is None where the source had no timestamps. `cuts`: it is to be split by time.
     """
 
     items: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     num_items: int
     times: npt.NDArray[np.float64] | None = None
+    cuts: Cuts | None = None
+    cold: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Numbers of users and items that only appear after the training period."""

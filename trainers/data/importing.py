@@ -13,8 +13,9 @@ from trainers.data.demo import refuse_demo
 from trainers.data.detect import Layout, detect
 from trainers.data.errors import DataError, check_name, foreign
 from trainers.data.readers import Raw, read
+from trainers.data.split import TimeSplit
 from trainers.data.sql import count
-from trainers.data.store import save
+from trainers.data.store import find, save
 
 REASONS = {
     "broken_row": "unreadable or with the wrong number of columns",
@@ -23,6 +24,8 @@ REASONS = {
     "duplicate": "the same user, item and timestamp as an earlier row",
     "short_user": f"of users with fewer than {SHORTEST} events",
     "k_core": "outside the k-core",
+    "cold_item": "after the training period with an item that it does not know",
+    "cold_user": "of the test period by users with nothing before it",
 }
 """What the reasons of an import report mean, after "12 rows …"."""
 
@@ -37,17 +40,23 @@ def add(
     timestamp: str | None = None,
     k_core: int | None = None,
     format: str | None = None,
+    split: TimeSplit | None = None,
+    ties_seed: int | None = None,
+    updates: str | None = None,
 ) -> Dataset:
     """Import the file at `path` as the dataset `name` and return it; nothing is left behind where that fails.
 
     Columns are guessed where not named, the format where not given. `k_core` keeps users and items with at least so
     many events, repeatedly until all have them; repeats of an item count. Rows that cannot be used are dropped and
     counted; DataError only where nothing usable is left. Content that is there already under `name` is returned as is.
+    Without a time `split` the last two events of each user are held out. Events of equal time stay as in the file, or
+    as `ties_seed` draws. `updates` names the dataset that this one is a newer version of.
     """
     check_name(name)
     refuse_demo(name)
     if k_core is not None and k_core < 1:
         raise DataError(f"k_core={k_core!r} must be at least 1; leave it out to keep everything.")
+    older = None if updates is None else find(datasets_dir, updates).content_hash
     wanted = Wanted(user, item, timestamp)
     path = Path(path)
     layout = detect(path, wanted, format)
@@ -57,17 +66,22 @@ def add(
             raw = read(connection, path, layout, wanted, work)
         except (duckdb.Error, OSError) as error:
             raise _unreadable(path, layout, error) from None
-        return _cleaned(connection, path, layout, raw, k_core)
+        timed = raw.roles is not None and raw.roles.timestamp is not None
+        if not timed and (split is not None or ties_seed is not None):
+            asked = "--split time" if split is not None else "--ties random"
+            raise DataError(
+                f"{str(path)!r} has no timestamps, which {asked} needs; name their column with --timestamp."
+            )
+        rows = count(connection, "raw") + raw.broken
+        sequences, dropped = clean(connection, timed, k_core, split, ties_seed)
+        return sequences, _reported(path, layout, raw, rows, sequences, dropped)
 
-    return save(datasets_dir, name, build)
+    return save(datasets_dir, name, build, updates=older)
 
 
-def _cleaned(
-    connection: duckdb.DuckDBPyConnection, path: Path, layout: Layout, raw: Raw, k_core: int | None
-) -> tuple[Sequences, ImportReport]:
-    rows = count(connection, "raw") + raw.broken
-    timed = raw.roles is not None and raw.roles.timestamp is not None
-    sequences, dropped = clean(connection, timed, k_core)
+def _reported(
+    path: Path, layout: Layout, raw: Raw, rows: int, sequences: Sequences, dropped: dict[str, int]
+) -> ImportReport:
     if raw.broken:
         dropped = {"broken_row": raw.broken, **dropped}
     columns = {} if raw.roles is None else raw.roles.chosen()
@@ -75,7 +89,7 @@ def _cleaned(
         why = "; ".join(f"{number:,} {REASONS[reason]}" for reason, number in dropped.items()) or "no rows at all"
         seen = f" (read as {layout.format}" + "".join(f", {role}={name!r}" for role, name in columns.items()) + ")"
         raise DataError(f"Nothing usable is left of {str(path)!r}{seen}: of {rows:,} rows, {why}.")
-    report = ImportReport(
+    return ImportReport(
         source=path.name,
         format=layout.format,
         columns=columns,
@@ -83,7 +97,6 @@ def _cleaned(
         dropped=dropped,
         share_lost=sum(dropped.values()) / rows,
     )
-    return sequences, report
 
 
 def _unreadable(path: Path, layout: Layout, error: Exception) -> DataError:

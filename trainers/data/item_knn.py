@@ -18,8 +18,8 @@ _PAIRS = 5_000_000
 """Pairs held at once."""
 
 
-def item_knn_ranks(data: TrainingData, seen: Ints) -> Ints:
-    """Rank (users,) of the validation items: 1 + items scored higher + others scored equal.
+def item_knn_ranks(data: TrainingData, targets: Ints, seen: Ints) -> Ints:
+    """Rank (users,) of the item in `targets` (users,) for each user: 1 + items scored higher + others scored equal.
 
     The similarity of two items is the number of users who have both over the root of the product of their users. Items
     in `seen`, sorted numbers user * num_items + item, are not counted.
@@ -28,7 +28,7 @@ def item_knn_ranks(data: TrainingData, seen: Ints) -> Ints:
     history = _newest(data)
     row, other, weight = _similar(history, V)
     first = np.searchsorted(row, np.arange(V + 1))
-    ranks = np.zeros(len(data.validation), dtype=np.int64)
+    ranks = np.zeros_like(targets)
     for users, part in _blocks(history, V, np.diff(first)):
         user, item = np.divmod(part, V)
         count = first[item + 1] - first[item]
@@ -36,7 +36,7 @@ def item_knn_ranks(data: TrainingData, seen: Ints) -> Ints:
         codes, place = np.unique(np.repeat(user, count) * V + other[entry], return_inverse=True)
         scores = np.round(np.bincount(place, weight[entry], len(codes)), 9)  # equal sums may be added in another order
         kept = ~np.isin(codes, seen, assume_unique=True)
-        ranks[users] = _ranks(codes, scores, kept, data.validation[users].astype(np.int64), users, V, seen)
+        ranks[users] = _ranks(codes, scores, kept, targets[users], users, V, seen)
     return ranks
 
 

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
-from trainers.data.dataset import SPLIT, Dataset, ImportReport, Sequences, TrainingData
+from trainers.data.dataset import SPLIT, Dataset, HeldOut, ImportReport, Sequences, TrainingData
 from trainers.data.errors import NAME_PATTERN, DataError, check_name, foreign
 from trainers.data.facts import facts_of
+from trainers.data.split import Arrays, parts
 from trainers.data.staging import publish, staging_folder, throw_away
 
 
@@ -71,6 +72,7 @@ def save(
     name: str,
     build: Callable[[duckdb.DuckDBPyConnection, Path], tuple[Sequences, ImportReport]],
     synthetic: bool = False,
+    updates: str | None = None,
 ) -> Dataset:
     """Store what `build` makes under `name` and return it; the same content under that name is left as it is.
 
@@ -78,9 +80,18 @@ def save(
     """
     with staging_folder(datasets_dir) as (folder, connection):
         sequences, report = build(connection, folder / "work")
-        content_hash = _write_arrays(folder, sequences, connection)
-        facts = facts_of(sequences)
-        dataset = Dataset(name=name, content_hash=content_hash, facts=facts, report=report, synthetic=synthetic)
+        train, sealed = parts(sequences)
+        split = SPLIT if sequences.cuts is None else sequences.cuts.words
+        dataset = Dataset(
+            name=name,
+            content_hash=_write(folder, split, train, sealed, connection),
+            split=split,
+            facts=facts_of(sequences, len(train["validation"]) if "validated" in train else None),
+            report=report,
+            cold=dict(sequences.cold),
+            updates=updates,
+            synthetic=synthetic,
+        )
         text = json.dumps({"version": 1, **dataset.model_dump(mode="json")}, indent=1)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
         connection.close()
@@ -88,7 +99,7 @@ def save(
         if not target.exists() and publish(folder, target):
             return dataset.model_copy(update={"path": target})
     present = find(datasets_dir, name)
-    if present.content_hash != content_hash:
+    if present.content_hash != dataset.content_hash:
         raise DataError(
             f"There is a dataset {name!r} with other content; choose another name, or remove it with "
             f"`virtualmle data remove {name}`."
@@ -99,28 +110,53 @@ def save(
 def load_training(folder: Path) -> TrainingData:
     """What a training may see of the dataset in `folder`; the test items are in a file that this never opens."""
     facts = _read(folder).facts
-    arrays = _load(folder / "train.safetensors", ("items", "offsets", "validation"))
+    arrays = _load(folder / "train.safetensors", ("items", "offsets", "validation"), ("validated",))
     items, offsets, validation = arrays["items"], arrays["offsets"], arrays["validation"]
+    validated = arrays.get("validated")
     whole = (
-        (items.dtype, offsets.dtype, validation.dtype) == (np.int32, np.int64, np.int32)
+        _packed(items, offsets, facts.items)
         and len(offsets) == facts.users + 1
-        and len(validation) == facts.users
-        and (offsets[0], offsets[-1]) == (0, len(items))
-        and bool(np.all(np.diff(offsets) > 0))
-        and all(bool(part.min() >= 0 and part.max() < facts.items) for part in (items, validation))
+        and validation.dtype == np.int32
+        and bool(validation.min() >= 0 and validation.max() < facts.items)
+        and len(validation) == (facts.users if validated is None else len(validated))
+        and (validated is None or _increasing(validated, facts.users))
     )
     if not whole:
         raise _damaged(folder, "train.safetensors does not fit dataset.json")
-    return TrainingData(items, offsets, validation, facts.items, facts)
+    return TrainingData(items, offsets, validation, facts.items, facts, validated)
 
 
-def load_test(folder: Path) -> npt.NDArray[np.int32]:
-    """The sealed test items (users,) of the dataset in `folder`; only the reveal of a finished study reads them."""
+def load_test(folder: Path) -> HeldOut:
+    """The sealed test items and what their users had before; only the reveal of a finished study reads them."""
     facts = _read(folder).facts
-    test = _load(folder / "test.safetensors", ("test",))["test"]
-    if test.dtype != np.int32 or test.shape != (facts.users,) or test.min() < 0 or test.max() >= facts.items:
+    arrays = _load(folder / "test.safetensors", ("test",), ("items", "offsets", "users"))
+    test = arrays["test"]
+    whole = test.dtype == np.int32 and bool(test.min() >= 0 and test.max() < facts.items)
+    if "offsets" in arrays:
+        items, offsets = arrays["items"], arrays["offsets"]
+        whole = whole and _packed(items, offsets, facts.items) and len(offsets) == len(test) + 1
+    else:
+        data = load_training(folder)
+        items = np.insert(data.items, data.offsets[1:], data.validation)
+        offsets = data.offsets + np.arange(len(data.offsets))
+        whole = whole and len(test) == facts.users
+    if not whole:
         raise _damaged(folder, "test.safetensors does not fit dataset.json")
-    return test
+    return HeldOut(items, offsets, test)
+
+
+def _packed(items: npt.NDArray[Any], offsets: npt.NDArray[Any], num_items: int) -> bool:
+    """Whether they are sequences of known items, none of them empty."""
+    return (
+        (items.dtype, offsets.dtype) == (np.int32, np.int64)
+        and (offsets[0], offsets[-1]) == (0, len(items))
+        and bool(np.all(np.diff(offsets) > 0))
+        and bool(items.min() >= 0 and items.max() < num_items)
+    )
+
+
+def _increasing(users: npt.NDArray[Any], count: int) -> bool:
+    return bool(users.dtype == np.int64 and users[0] >= 0 and users[-1] < count and np.all(np.diff(users) > 0))
 
 
 def _read(folder: Path) -> Dataset:
@@ -135,14 +171,14 @@ def _read(folder: Path) -> Dataset:
         raise _damaged(folder, f"dataset.json: {str(error).splitlines()[0]}") from None
 
 
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+def _load(path: Path, names: tuple[str, ...], others: tuple[str, ...] = ()) -> dict[str, npt.NDArray[Any]]:
     try:
         arrays = load_file(path)
     except FileNotFoundError:
         raise _damaged(path.parent, f"{path.name} is missing") from None
     except (OSError, SafetensorError, ValueError) as error:
         raise _damaged(path.parent, f"{path.name}: {str(error).splitlines()[0]}") from None
-    if set(arrays) != set(names) or any(array.ndim != 1 or not len(array) for array in arrays.values()):
+    if set(arrays) - set(others) != set(names) or any(array.ndim != 1 or not len(array) for array in arrays.values()):
         raise _damaged(path.parent, f"{path.name} does not hold {', '.join(names)}")
     return arrays
 
@@ -154,18 +190,12 @@ def _damaged(folder: Path, what: str) -> DataError:
     )
 
 
-def _write_arrays(folder: Path, sequences: Sequences, connection: duckdb.DuckDBPyConnection) -> str:
-    """Split `sequences` into the two files of the stored form, write the id tables, and return the content hash."""
-    items, ends = sequences.items, sequences.offsets[1:]
-    validation, test = items[ends - 2], items[ends - 1]
-    training = np.ones(len(items), dtype=np.bool_)
-    training[ends - 1] = training[ends - 2] = False
-    offsets = sequences.offsets - 2 * np.arange(len(sequences.offsets))
-    train = {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}
+def _write(folder: Path, split: str, train: Arrays, sealed: Arrays, connection: duckdb.DuckDBPyConnection) -> str:
+    """Write the two files of the stored form and the id tables; returns the content hash."""
     save_file(train, folder / "train.safetensors")
-    save_file({"test": test}, folder / "test.safetensors")
-    digest = hashlib.sha256(f"virtualmle dataset 1, {SPLIT}".encode())
-    for array in (*train.values(), test):
+    save_file(sealed, folder / "test.safetensors")
+    digest = hashlib.sha256(f"virtualmle dataset 1, {split}".encode())
+    for array in (*train.values(), *sealed.values()):
         digest.update(f"\n{len(array)} {array.dtype.name}\n".encode())
         digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
     for table in ("users", "items"):

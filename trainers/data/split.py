@@ -1,0 +1,130 @@
+"""How a dataset is split: the last two items of each user held out, or everything after two points in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import inf, nextafter
+
+import numpy as np
+import numpy.typing as npt
+
+from trainers.data.dataset import Cuts, Sequences
+from trainers.data.errors import DataError
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class TimeSplit:
+    """Validation begins `valid_from`, the test `test_from`; each is a time, or days counted back from the last event.
+
+    Days of validation count back from the begin of the test.
+    """
+
+    valid_from: datetime | None = None
+    test_from: datetime | None = None
+    valid_days: float | None = None
+    test_days: float | None = None
+
+    def cuts(self, last: float) -> Cuts:
+        """The two times in the unit of the file's timestamps, of which `last` is the newest. Raises DataError."""
+        second = _unit(last)
+        test = _begin(self.test_from, self.test_days, last, second, "test")
+        valid = _begin(self.valid_from, self.valid_days, test, second, "valid")
+        if valid >= test:
+            begin, end = _date(valid, second), _date(test, second)
+            raise DataError(f"Validation would begin at {begin}, which is not before the test at {end}.")
+        return Cuts(valid, test, f"time: validation from {_date(valid, second)}, test from {_date(test, second)}")
+
+
+def parts(sequences: Sequences) -> tuple[Arrays, Arrays]:
+    """What is stored for training, and what is sealed."""
+    return _leave_one_out(sequences) if sequences.cuts is None else _by_time(sequences, sequences.cuts)
+
+
+def training_part(sequences: Sequences) -> Sequences:
+    """The training events of a time split alone, of the users who have any."""
+    if sequences.cuts is None or sequences.times is None:
+        return sequences
+    early = sequences.times < sequences.cuts.valid
+    kept = np.add.reduceat(early.astype(np.int64), sequences.offsets[:-1])
+    offsets = np.concatenate(([0], np.cumsum(kept[kept > 0])))
+    return Sequences(sequences.items[early], offsets, sequences.num_items, sequences.times[early], sequences.cuts)
+
+
+def _leave_one_out(sequences: Sequences) -> tuple[Arrays, Arrays]:
+    items, ends = sequences.items, sequences.offsets[1:]
+    validation, test = items[ends - 2], items[ends - 1]
+    training = np.ones(len(items), dtype=np.bool_)
+    training[ends - 1] = training[ends - 2] = False
+    offsets = sequences.offsets - 2 * np.arange(len(sequences.offsets))
+    return {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}, {"test": test}
+
+
+def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
+    """Each user's first item after a cut is to be found from all that came before that cut.
+
+    Users with training events come first, so who and what appears later moves no number of theirs.
+    """
+    training = training_part(sequences)
+    valid_users, valid_items, _ = _first_after(sequences, cuts.valid, cuts.test)
+    known = valid_users < len(training.offsets) - 1
+    if not known.any():
+        raise DataError("No user has an event both before and in the validation period; move the cuts.")
+    train: Arrays = {
+        "items": training.items,
+        "offsets": training.offsets,
+        "validation": valid_items[known],
+        "validated": valid_users[known],
+    }
+    test_users, test_items, histories = _first_after(sequences, cuts.test, inf)
+    known = np.array([len(history) > 0 for history in histories], dtype=bool)
+    if not known.any():
+        raise DataError("No user has an event both before and in the test period; move the cuts.")
+    kept = [history for history in histories if len(history)]
+    sealed: Arrays = {
+        "test": test_items[known],
+        "items": np.concatenate(kept),
+        "offsets": np.concatenate(([0], np.cumsum([len(history) for history in kept]))).astype(np.int64),
+        "users": test_users[known],
+    }
+    return train, sealed
+
+
+def _first_after(
+    sequences: Sequences, begin: float, end: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], list[npt.NDArray[np.int32]]]:
+    """Users with an event from `begin` on and before `end`, the first item of each, and what they had before."""
+    times = sequences.times
+    assert times is not None
+    inside = np.flatnonzero((times >= begin) & (times < end))
+    owners = np.searchsorted(sequences.offsets, inside, side="right") - 1
+    users, first = np.unique(owners, return_index=True)
+    places = inside[first]
+    starts = sequences.offsets[users]
+    histories = [sequences.items[start:place] for start, place in zip(starts, places, strict=True)]
+    return users, sequences.items[places], histories
+
+
+def _begin(given: datetime | None, days: float | None, after: float, second: float, what: str) -> float:
+    if (given is None) == (days is None):
+        raise DataError(f"A time split needs one of --{what}-days N and --{what}-from DATE.")
+    if given is not None:
+        return given.replace(tzinfo=given.tzinfo or UTC).timestamp() * second
+    if not days or days < 0:
+        raise DataError(f"--{what}-days must be more than 0, not {days:g}.")
+    return nextafter(after - timedelta(days=days).total_seconds() * second, inf)
+
+
+def _unit(last: float) -> float:
+    """How many units a second has: timestamps that would be past the year 5000 in seconds are finer."""
+    return next((factor for factor in (1.0, 1e3, 1e6) if abs(last) < 1e11 * factor), 1e9)
+
+
+def _date(time: float, second: float) -> str:
+    try:
+        found = datetime.fromtimestamp(time / second, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time:g}"
+    return found.strftime("%Y-%m-%d") if found.time().isoformat() == "00:00:00" else found.isoformat(timespec="seconds")

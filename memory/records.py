@@ -23,6 +23,13 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Guardrail(Record):
+    """The least and the most that a measure may be, on average over a configuration's trainings."""
+
+    min: float | None = None
+    max: float | None = None
+
+
 class Study(Record):
     """One tuning of one backbone on one dataset. `space` is the study's own; its default is trial 0."""
 
@@ -43,6 +50,8 @@ class Study(Record):
     policy: str
     seed: int
     early_stop: EarlyStop = "off"
+    guardrails: dict[str, Guardrail] = {}
+    """By measure; a configuration that violates one is never the incumbent."""
     brief: str
     """The brief's facts as JSON, as start_study answered them (without what memory said then)."""
     finished: bool = False

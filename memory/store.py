@@ -11,7 +11,7 @@ from memory.connection import Connection, Cursor
 from memory.errors import MemoryFault, UnknownStudy
 from memory.migrations import migrate, shipped
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
-from memory.rows import new_id, now, read, stored_time
+from memory.rows import as_json, new_id, now, read, stored_time
 from trainers.spec import DatasetFacts, Epoch, TrialResult
 
 __all__ = ["Memory", "new_id"]
@@ -50,10 +50,13 @@ class Memory:
 
     def add_study(self, study: Study) -> None:
         """Stores a new study; `finished` is a later fact of its own."""
-        values = study.model_dump(exclude={"facts", "space", "finished"}) | {
+        values = study.model_dump(exclude={"facts", "space", "guardrails", "finished"}) | {
             "created_at": stored_time(study.created_at),
             "facts": study.facts.model_dump_json(),
             "space": study.space.model_dump_json(),
+            "guardrails": as_json(
+                {name: limit.model_dump(exclude_none=True) for name, limit in study.guardrails.items()}
+            ),
         }
         names = ", ".join(values)
         with self._connection.write() as cursor:
@@ -70,7 +73,7 @@ class Memory:
         """All studies, newest first."""
         with self._connection.read() as cursor:
             rows = cursor.rows("SELECT * FROM study_states ORDER BY created_at DESC, position DESC")
-            return [Study.model_validate(read(row, "facts", "space")) for row in rows]
+            return [Study.model_validate(read(row, "facts", "space", "guardrails")) for row in rows]
 
     def mark_finished(self, study_id: str) -> None:
         """Ends a study: it takes no more trials. A second call does nothing."""
@@ -241,4 +244,4 @@ def _study(cursor: Cursor, study_id: str) -> Study:
     row = cursor.row("SELECT * FROM study_states WHERE study_id = $id", {"id": study_id})
     if row is None:
         raise UnknownStudy(study_id)
-    return Study.model_validate(read(row, "facts", "space"))
+    return Study.model_validate(read(row, "facts", "space", "guardrails"))

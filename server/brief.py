@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memory import noise
-from memory.records import EarlyStop, Study
+from memory.records import EarlyStop, Guardrail, Study
 from memory.retrieval import Ranked, rank_notes
 from memory.store import Memory, new_id
 from server.answers import Brief, Noise, NoteLine
@@ -40,6 +40,7 @@ def new_study(
     policy: str,
     seed: int,
     early_stop: EarlyStop,
+    guardrails: dict[str, Guardrail],
 ) -> Study:
     """A study that is not stored yet. Its baselines take seconds on a large dataset: call it in a thread."""
     rule = filter_rule(filter_seen, dataset.facts)
@@ -62,6 +63,7 @@ def new_study(
         policy=policy,
         seed=seed,
         early_stop=early_stop,
+        guardrails=guardrails,
         brief=json.dumps(facts),
     )
 
@@ -97,6 +99,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
         noise=noise_line(sigma, 1, 1),
         budget={name: float(limit) for name, limit in limits.items()},
         early_stop=study.early_stop,
+        guardrails={name: limit.model_dump(exclude_none=True) for name, limit in study.guardrails.items()},
         memory=[note_line(ranked) for ranked in notes],
         snapshot_id=snapshot_id or memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
     )

@@ -13,6 +13,7 @@ from mcp.types import CallToolResult, TextContent
 from memory.errors import MemoryFault
 from server.answers import Answer
 from server.executors.base import ExecutorError
+from server.guardrails import GuardrailError
 from server.runtime import Runtime
 from server.studies import ProtocolError
 from trainers.data import DataError
@@ -24,7 +25,7 @@ def told() -> Generator[None]:
     """Expected failures become errors that the model reads; anything else stays masked."""
     try:
         yield
-    except (ProtocolError, SpaceError, MemoryFault, DataError, ExecutorError) as error:
+    except (ProtocolError, GuardrailError, SpaceError, MemoryFault, DataError, ExecutorError) as error:
         raise ToolError(str(error)) from error
     except OSError as error:
         raise ToolError(f"The server's home cannot be used: {error}.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from memory.records import Reveal, Study
+from memory.records import Reveal, Study, Trial
 from memory.store import Memory
 from server import studies
 from server.answers import FinishAnswer, Finished
@@ -91,10 +91,16 @@ def finish_answer(memory: Memory, settings: Settings, study: Study) -> FinishAns
             study_id=study.study_id,
             status="finished",
             trainings=len(trials),
-            words="No training scored, so there was nothing to evaluate; the test split stays sealed.",
+            words=f"{_why_nothing(study, trials)}, so there was nothing to evaluate; the test split stays sealed.",
             next="start_study opens a new study; a smaller learning_rate or model may train.",
         )
     return _revealed_answer(memory, settings, study, reveal)
+
+
+def _why_nothing(study: Study, trials: list[Trial]) -> str:
+    if studies.standings(study, trials):
+        return f"Every configuration violates a guardrail ({', '.join(study.guardrails)})"
+    return "No training scored"
 
 
 def _revealed_answer(memory: Memory, settings: Settings, study: Study, reveal: Reveal) -> FinishAnswer:

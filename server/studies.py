@@ -9,6 +9,7 @@ from typing import Any
 
 from memory.noise import Comparison, Sigma, compare, estimate
 from memory.records import NewTrial, Study, Trial
+from server.guardrails import violations
 from trainers.fingerprint import fingerprint
 from trainers.metrics import filter_rule
 from trainers.space import Config
@@ -66,9 +67,14 @@ def standings(study: Study, trials: Sequence[Trial]) -> list[Standing]:
     return sorted(found, key=lambda standing: (-standing.mean, standing.number))
 
 
+def eligible(study: Study, trials: Sequence[Trial]) -> list[Standing]:
+    """The standings that violate no guardrail of the study."""
+    return [found for found in standings(study, trials) if not violations(study.guardrails, found.trials)]
+
+
 def incumbent(study: Study, trials: Sequence[Trial]) -> Standing | None:
-    """The configuration with the best mean over its seeds."""
-    return next(iter(standings(study, trials)), None)
+    """The configuration with the best mean over its seeds, of those that violate no guardrail."""
+    return next(iter(eligible(study, trials)), None)
 
 
 def default_standing(study: Study, trials: Sequence[Trial]) -> Standing | None:
@@ -107,11 +113,11 @@ def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence
         if other.trial_id == trial.trial_id:
             break
     noise = noise_of(study, known, earlier)
-    rivals = standings(study, [other for other in known if other.config_hash != trial.config_hash])
+    rivals = eligible(study, [other for other in known if other.config_hash != trial.config_hash])
     own = standings(study, [other for other in known if other.config_hash == trial.config_hash])
     if rivals and trial.status == "stopped":
         return Judgement(noise, rivals[0], _stopped(study, trial, rivals[0]))
-    if not rivals or not own or score_of(study, trial) is None:
+    if not rivals or not own or score_of(study, trial) is None or violations(study.guardrails, own[0].trials):
         return Judgement(noise, rivals[0] if rivals else None, None)
     return Judgement(noise, rivals[0], compare(own[0].scores, rivals[0].scores, noise))
 

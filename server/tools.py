@@ -16,6 +16,7 @@ from memory.records import EarlyStop, Expected, Study, Trial
 from server import answers, studies
 from server.brief import new_study, study_space, write_brief
 from server.calls import result, runtime_of, told
+from server.guardrails import checked
 from server.memory_tools import read_memory, write_heuristic
 from server.reveal import finish_answer
 from server.runtime import Runtime
@@ -70,25 +71,28 @@ async def start_study(
     policy: str = "client",
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     early_stop: EarlyStop = "auto",
+    guardrails: dict[str, dict[str, float]] | None = None,
 ) -> Annotated[CallToolResult, answers.StudyAnswer]:
     """Open a study and return its brief: dataset facts, space with bounds, default, baselines, noise, what memory says.
 
     Trains nothing: run_trial without changes trains the default, trial 0. Not for going on with a study: pass its
     study_id to run_trial. `space` fixes or narrows fields: {"dropout": 0.2, "hidden_dim": [64, 128],
     "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto" ends trainings that fall hopelessly behind
-    earlier ones (status `stopped`; never trial 0 or a replicate), "off" trains each to its end.
+    earlier ones (status `stopped`; never trial 0 or a replicate), "off" trains each to its end. `guardrails` keep
+    configurations that violate them from being chosen: {"coverage@10": {"min": 0.2}, "parameters": {"max": 1e6}}.
     Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
     with told():
         found = await anyio.to_thread.run_sync(ensure, runtime.settings.datasets, dataset)
+        limits = checked(guardrails or {})
         limited = study_space(backbone, preset, found, space or {})
 
         def prepare() -> Study:
             return new_study(
                 found, limited, metric=metric, preset_name=preset, filter_seen=filter_seen, max_trials=max_trials,
                 budget_seconds=budget_seconds, trial_seconds=trial_seconds, policy=policy, seed=seed,
-                early_stop=early_stop,
+                early_stop=early_stop, guardrails=limits,
             )  # fmt: skip
 
         study = await anyio.to_thread.run_sync(prepare)

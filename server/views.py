@@ -13,6 +13,7 @@ from server import studies
 from server.answers import DatasetLine, MemoryItem, Score, StudyLine, TrialAnswer
 from server.brief import noise_line, rounded, rounded_all
 from server.diagnosis import curve_points, diagnose
+from server.guardrails import violations
 from server.studies import Judgement, Standing
 from trainers.data import Dataset
 from trainers.spec import Epoch
@@ -77,6 +78,7 @@ def _outcome(study: Study, trial: Trial, trials: list[Trial], epochs: list[Epoch
     return {
         "metrics": rounded_all(trial.validation),
         "measures": rounded_all(trial.measures),
+        "violations": violations(study.guardrails, own or [trial]),
         "delta": _deltas(study, trial, trials, against),
         "verdict": comparison.verdict if comparison else None,
         "verdict_words": comparison.words if comparison else None,

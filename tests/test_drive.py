@@ -21,7 +21,7 @@ from server.answers import NoteLine
 from server.app import create_app
 from server.drive.live import LiveTable
 from server.drive.loop import Drive, play
-from server.drive.plan import Plan, PlanError, fixed_fields
+from server.drive.plan import Plan, PlanError, fixed_fields, limits_of
 from server.drive.remote import RemoteError, connect_url, read_token
 from server.drive.run import Connect, DriveFailed, run_drive
 from server.executors.stub import StubExecutor, curve
@@ -432,3 +432,17 @@ async def test_the_real_server_is_driven_the_same_way(tmp_path: Path) -> None:
         } == configs
     assert len({answer.number for answer in drive.desk_open.trials.values()}) == 4
     assert {item.level for item in drive.written} == {"reflection", "heuristic", "summary"}
+
+
+def test_guardrails_reach_the_study_and_the_command_that_gives_it_again() -> None:
+    plan = Plan(guardrails=limits_of(["coverage@10>=0.2", "ms_per_1000_users<=50", "coverage@10<=0.9"]))
+    wanted = {"coverage@10": {"min": 0.2, "max": 0.9}, "ms_per_1000_users": {"max": 50.0}}
+    assert plan.study_arguments()["guardrails"] == wanted
+    assert "--guardrail 'coverage@10>=0.2' --guardrail 'coverage@10<=0.9'" in plan.command()
+    assert "guardrails" not in Plan().study_arguments()
+
+
+@pytest.mark.parametrize("setting", ["coverage@10", "coverage@10=0.2", ">=x", "coverage@10>=much"])
+def test_a_guardrail_that_cannot_be_read_says_how_it_is_written(setting: str) -> None:
+    with pytest.raises(PlanError, match="--guardrail wants NAME>=VALUE or NAME<=VALUE"):
+        limits_of([setting])

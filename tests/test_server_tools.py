@@ -364,3 +364,45 @@ async def test_a_study_read_as_a_resource_shows_its_brief_and_leaves_no_new_snap
         assert read["study"]["study_id"] == started["study_id"]
         assert read["brief"] == started["brief"]
         assert at.runtime.memory.latest_snapshot(started["study_id"]) == started["brief"]["snapshot_id"]
+
+
+def dropout_covers(trial: TrialSpec) -> Answer:
+    """As `by_dropout`, and the more dropout the more of the catalogue is recommended."""
+    answer = by_dropout(trial)
+    assert answer.result is not None
+    measures = {"coverage@10": float(trial.config["dropout"])}
+    return answer.model_copy(update={"result": answer.result.model_copy(update={"measures": measures})})
+
+
+async def test_what_violates_a_guardrail_is_trained_and_never_chosen(tmp_path: Path) -> None:
+    async with desk(tmp_path, dropout_covers) as at:
+        study = await at.call("start_study", dataset="demo", guardrails={"coverage@10": {"min": 0.3}})
+        study_id = study["study_id"]
+        assert study["brief"]["guardrails"] == {"coverage@10": {"min": 0.3}}
+        default = await at.call("run_trial", study_id=study_id)
+        assert (default["measures"], default["violations"]) == ({"coverage@10": 0.5}, [])
+        narrow = await at.call("run_trial", study_id=study_id, changes={"dropout": 0.1})
+        assert narrow["violations"] == ["coverage@10 is 0.1, below the least allowed 0.3"]
+        assert narrow["metrics"]["ndcg@10"] > default["metrics"]["ndcg@10"]
+        assert "verdict" not in narrow
+        assert narrow["incumbent"]["trial_ids"] == [default["trial_id"]]
+        wide = await at.call("run_trial", study_id=study_id, changes={"dropout": 0.4})
+        assert wide["parent"] == default["trial_id"]
+        finished = await at.call("finish_study", study_id=study_id)
+        assert finished["chosen"]["trial_ids"] == [wide["trial_id"]]
+
+
+async def test_where_every_configuration_violates_a_guardrail_the_test_stays_sealed(tmp_path: Path) -> None:
+    async with desk(tmp_path, dropout_covers) as at:
+        study = await at.call("start_study", dataset="demo", guardrails={"coverage@10": {"min": 0.9}})
+        trial = await at.call("run_trial", study_id=study["study_id"])
+        assert trial["next"].startswith("Nothing has scored yet")
+        finished = await at.call("finish_study", study_id=study["study_id"])
+        assert finished["words"].startswith("Every configuration violates a guardrail (coverage@10), so there was")
+        assert "test_reveal" not in finished
+
+
+async def test_a_guardrail_on_nothing_is_refused(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        said = await at.refused("start_study", dataset="demo", guardrails={"coverage": {"min": 0.3}})
+        assert "Did you mean 'coverage@10'?" in said

@@ -1,10 +1,13 @@
 """server.studies: budget, duplicates, incumbent, noise and verdict."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from memory.records import Trial
 from server import studies
+from server.guardrails import GuardrailError, checked, violations
 from server.studies import ProtocolError
 from tests.examples import BEGAN, study, trial
 from trainers.space import SpaceError
@@ -123,3 +126,62 @@ def test_a_trial_of_another_study_is_refused_with_those_there_are(name: str) -> 
 def test_a_misspelled_field_gets_its_nearest_name() -> None:
     with pytest.raises(SpaceError, match="Did you mean 'dropout'"):
         studies.plan_trial(study(), [], {"droput": 0.1}, None, None, None)
+
+
+# Guardrails
+
+COVERED = study(guardrails=checked({"coverage@10": {"min": 0.2}}))
+
+
+def measured(number: int, score: float, coverage: float | None = None, **values: Any) -> Trial:
+    return trial(
+        number, score, changes={"dropout": round(0.5 - number / 100, 2)} if number else {},
+        measures={} if coverage is None else {"coverage@10": coverage}, **values,
+    )  # fmt: skip
+
+
+def test_a_configuration_that_violates_a_guardrail_is_not_chosen() -> None:
+    trials = [measured(0, 0.05, 0.3), measured(1, 0.09, 0.1), measured(2, 0.06, 0.25)]
+    best = studies.incumbent(COVERED, trials)
+    assert best is not None
+    assert best.trial_ids == ["t-2"]
+    without = studies.incumbent(study(), trials)
+    assert without is not None
+    assert without.trial_ids == ["t-1"]
+
+
+def test_it_gets_no_verdict_and_is_nobodys_rival() -> None:
+    trials = [measured(0, 0.05, 0.3), measured(1, 0.09, 0.1), measured(2, 0.06, 0.25)]
+    assert studies.judge(COVERED, trials[1], trials).comparison is None
+    against = studies.judge(COVERED, trials[2], trials).against
+    assert against is not None
+    assert against.trial_ids == ["t-0"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"coverage@10": {"min": 0.2}}, ["coverage@10 is 0.15, below the least allowed 0.2"]),
+        ({"coverage@10": {"min": 0.1, "max": 0.14}}, ["coverage@10 is 0.15, above the most allowed 0.14"]),
+        ({"recall@10": {"min": 0.2}}, []),
+        ({"parameters": {"max": 1000}}, ["parameters is 2000, above the most allowed 1000"]),
+    ],
+)
+def test_the_mean_over_the_seeds_of_a_configuration_decides(limit: dict[str, Any], words: list[str]) -> None:
+    trials = [measured(1, 0.05, 0.1, parameters=2000), measured(1, 0.05, 0.2, parameters=2000, seed=1)]
+    assert violations(checked(limit), trials) == words
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"coverage": {"min": 0.2}}, "Nothing measured is called 'coverage'. Did you mean 'coverage@10'"),
+        ({"coverage@10": {}}, 'The guardrail of coverage@10 is {"min": …}, {"max": …} or both; got {}'),
+        ({"coverage@10": {"least": 1}}, "or both; got"),
+        ({"coverage@10": {"min": float("nan")}}, "or both; got"),
+        ({"coverage@10": {"min": "0.2"}}, "or both; got"),
+    ],
+)
+def test_a_limit_on_nothing_is_refused(wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(GuardrailError, match=message):
+        checked(wanted)

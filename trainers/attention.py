@@ -62,11 +62,11 @@ def softmax_attention(x: Tensor, bias: Tensor | None, layout: Layout, heads: Hea
         q, k, v = heads.split(rows)
         if bias is None and (x.is_cuda or not mask.probability):
             mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=mask.probability, is_causal=True)
-        elif x.is_cuda:
-            biases = _by_distance(bias, rows.shape[1]).to(q.dtype)
+            return mixed.transpose(1, 2).flatten(2)
+        biases = _by_distance(x.new_zeros(longest) if bias is None else bias, rows.shape[1]).to(q.dtype)
+        if x.is_cuda:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=biases, dropout_p=mask.probability)
         else:
-            biases = _by_distance(bias if bias is not None else x.new_zeros(longest), rows.shape[1])
             weights = (q @ k.transpose(-1, -2) * scale + biases).softmax(-1)
             if mask.probability:
                 weights = weights * _weight_factors(mask, numbers, heads.count, longest)

@@ -47,9 +47,12 @@ class Condition(BaseModel):
 
 def _conditions(given: Any) -> Any:
     """Conditions as studies kept them before there could be several: a field and its values."""
-    if isinstance(given, (list, tuple)) and len(cast(Sequence[Any], given)) == 2 and isinstance(given[0], str):
-        return ({"field": given[0], "values": given[1]},)
-    return () if given is None else given
+    if given is None:
+        return ()
+    parts = cast(Sequence[Any], given)
+    if isinstance(given, (list, tuple)) and len(parts) == 2 and isinstance(parts[0], str):
+        return ({"field": parts[0], "values": parts[1]},)
+    return parts
 
 
 Conditions = Annotated[tuple[Condition, ...], BeforeValidator(_conditions)]

@@ -1,6 +1,14 @@
 -- What a trial's recommendations are like beside how good they are: coverage, popularity, milliseconds.
 ALTER TABLE trial_results ADD COLUMN measures MAP(VARCHAR, DOUBLE);
 
+-- Limits on what is measured that a study's choice must keep, as JSON text.
+ALTER TABLE studies ADD COLUMN guardrails VARCHAR;
+
+CREATE OR REPLACE VIEW study_states AS
+SELECT s.* EXCLUDE (early_stop, guardrails), coalesce(s.early_stop, 'off') AS early_stop,
+    coalesce(s.guardrails, '{}') AS guardrails, e.study_id IS NOT NULL AS finished
+FROM studies s LEFT JOIN study_ends e ON e.study_id = s.study_id;
+
 CREATE OR REPLACE VIEW trial_states AS
 SELECT t.*,
     CASE WHEN r.trial_id IS NOT NULL THEN r.status

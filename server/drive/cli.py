@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -19,11 +20,14 @@ from server.drive.plan import (
     Preset,
     Provider,
     fixed_fields,
+    limits_of,
 )
 from server.settings import load_settings
 
 if TYPE_CHECKING:
     from mcp import Client
+
+Told = TypeVar("Told")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -43,6 +47,10 @@ def drive(
     ] = None,
     filter_seen: Annotated[FilterSeen, typer.Option(help="Leave items of the history out of the ranking.")] = "auto",
     early_stop: Annotated[EarlyStop, typer.Option(help="Stop hopeless trainings, or train each to its end.")] = "auto",
+    guardrail: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME>=VALUE", help="What else must hold, as 'coverage@10>=0.2'; repeatable."),
+    ] = None,
     url: Annotated[str | None, typer.Option(metavar="U", help="Drive the server at this URL.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="F", help="Its bearer token.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: HOME/reports/STUDY_ID.")] = None,
@@ -60,8 +68,8 @@ def drive(
     if token_file is not None and url is None:
         raise typer.BadParameter("--token-file belongs to --url.")
     plan = Plan(
-        dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _fixed(fix or []),
-        filter_seen, engineer, url, early_stop,
+        dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
+        filter_seen, engineer, url, early_stop, _told(limits_of, guardrail),
     )  # fmt: skip
     from server.drive.run import run_drive
 
@@ -77,9 +85,9 @@ def drive(
     raise typer.Exit(run_drive(plan, connect, load_settings(home).reports, report, as_json))
 
 
-def _fixed(settings: list[str]) -> dict[str, object]:
+def _told(read: Callable[[list[str]], Told], settings: list[str] | None) -> Told:
     try:
-        return fixed_fields(settings)
+        return read(settings or [])
     except PlanError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -220,7 +220,7 @@ class Desk:
 
 def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
     """A trial's answer as a policy sees it."""
-    scored = answer.status in ("ok", "timed_out")
+    scored = answer.status in ("ok", "timed_out") and not answer.violations
     return Observation(
         trial_id=answer.trial_id,
         number=answer.number,

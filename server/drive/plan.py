@@ -19,6 +19,7 @@ Provider = Literal["anthropic", "openai"]
 Preset = Literal["strong", "paper"]
 
 METRIC = "ndcg@10"
+SIGNS = {"min": ">=", "max": "<="}
 
 
 class PlanError(ValueError):
@@ -58,6 +59,7 @@ class Plan:
     url: str | None = None
     """Of a server elsewhere; only for the words of the report."""
     early_stop: EarlyStop = "auto"
+    guardrails: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     wait_seconds: float = 45.0
 
     def study_arguments(self) -> dict[str, Any]:
@@ -76,6 +78,8 @@ class Plan:
             arguments["space"] = self.fixed
         if self.early_stop != "auto":
             arguments["early_stop"] = self.early_stop
+        if self.guardrails:
+            arguments["guardrails"] = self.guardrails
         for name in ("budget_seconds", "trial_seconds"):
             if (seconds := getattr(self, name)) is not None:
                 arguments[name] = seconds
@@ -94,6 +98,9 @@ class Plan:
             words += ["--filter-seen", self.filter_seen]
         if self.early_stop != "auto":
             words += ["--early-stop", self.early_stop]
+        for name, limits in self.guardrails.items():
+            for bound, value in limits.items():
+                words += ["--guardrail", f"{name}{SIGNS[bound]}{value:g}"]
         if self.url is not None:
             words += ["--url", self.url]
         if self.model is not None:
@@ -113,6 +120,21 @@ def fixed_fields(settings: list[str]) -> dict[str, Any]:
             found[name.strip()] = _numbers(yaml.safe_load(text))
         except yaml.YAMLError:
             raise PlanError(f"--fix {setting!r}: {text!r} is not YAML; quote it, or give a plain value.") from None
+    return found
+
+
+def limits_of(settings: list[str]) -> dict[str, dict[str, float]]:
+    """`NAME>=VALUE` and `NAME<=VALUE` as the guardrails of a study; what is measured is the server's to know."""
+    found: dict[str, dict[str, float]] = {}
+    for setting in settings:
+        bound = next((bound for bound, sign in SIGNS.items() if sign in setting), "min")
+        name, _, text = setting.partition(SIGNS[bound])
+        try:
+            found.setdefault(name.strip(), {})[bound] = float(text)
+        except ValueError:
+            raise PlanError(
+                f"--guardrail wants NAME>=VALUE or NAME<=VALUE, as in --guardrail 'coverage@10>=0.2'; got {setting!r}."
+            ) from None
     return found
 
 

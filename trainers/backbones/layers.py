@@ -97,15 +97,16 @@ class Rotation(nn.Module):
 
     def __init__(self, max_length: int, width: int) -> None:
         super().__init__()
-        self.half = width // 2
-        speeds = 10_000.0 ** -(torch.arange(self.half) / max(1, self.half))
+        self.pairs = width // 2
+        speeds = 10_000.0 ** -(torch.arange(self.pairs) / max(1, self.pairs))
         angles = -torch.arange(max_length)[:, None] * speeds  # (L, W/2)
+        self.turns: Tensor
         self.register_buffer("turns", torch.stack([angles.cos(), angles.sin()], 1), persistent=False)
 
     def forward(self, x: Tensor, recency: Tensor) -> Tensor:
         """x (N, P, W), P vectors a token; the last column of an odd width stays."""
         cos, sin = self.turns[recency].unbind(1)  # (N, W/2)
-        one, other, rest = x.split([self.half, self.half, x.shape[-1] - 2 * self.half], dim=-1)
+        one, other, rest = x.split([self.pairs, self.pairs, x.shape[-1] - 2 * self.pairs], dim=-1)
         cos, sin = cos[:, None], sin[:, None]
         return torch.cat([one * cos - other * sin, one * sin + other * cos, rest], -1)
 

@@ -29,28 +29,29 @@ def item_knn_ranks(data: TrainingData, targets: Ints, seen: Ints) -> Ints:
     row, other, weight = _similar(history, V)
     first = np.searchsorted(row, np.arange(V + 1))
     ranks = np.zeros_like(targets)
-    for users, part in _blocks(history, V, np.diff(first)):
+    for start, stop, part in _blocks(history, V, np.diff(first)):
         user, item = np.divmod(part, V)
         count = first[item + 1] - first[item]
-        entry = np.repeat(first[item] - np.cumsum(count) + count, count) + np.arange(count.sum())
+        entry = np.repeat(first[item] - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
         codes, place = np.unique(np.repeat(user, count) * V + other[entry], return_inverse=True)
-        scores = np.round(np.bincount(place, weight[entry], len(codes)), 9)  # equal sums may be added in another order
+        scores = np.bincount(place, weight[entry], len(codes)).astype(np.float64)
+        scores = np.round(scores, 9)  # equal sums may be added in another order
         kept = ~np.isin(codes, seen, assume_unique=True)
-        ranks[users] = _ranks(codes, scores, kept, targets[users], users, V, seen)
+        ranks[start:stop] = _ranks(codes, scores, kept, targets[start:stop], start, V, seen)
     return ranks
 
 
 def _ranks(
-    codes: Ints, scores: npt.NDArray[np.float64], kept: npt.NDArray[np.bool_], targets: Ints, users: slice, V: int,
+    codes: Ints, scores: npt.NDArray[np.float64], kept: npt.NDArray[np.bool_], targets: Ints, start: int, V: int,
     seen: Ints,
 ) -> Ints:  # fmt: skip
-    """Ranks of the targets of `users` by scores (E,) of user-item pairs `codes` (E,); all others score zero."""
-    numbers = np.arange(users.start, users.stop)
+    """Ranks of the targets of users from `start` on by scores (E,) of pairs `codes` (E,); all other pairs score zero."""
+    numbers = start + np.arange(len(targets))
     wanted = numbers * V + targets
     place = np.minimum(np.searchsorted(codes, wanted), max(0, len(codes) - 1))
     found = codes[place] == wanted if len(codes) else np.zeros(len(wanted), dtype=bool)
     goals = np.where(found, scores[place] if len(codes) else 0.0, 0.0)
-    user = codes // V - users.start
+    user = codes // V - start
     reaching = kept & (scores >= goals[user]) & (codes != wanted[user])
     ahead = np.bincount(user[reaching], minlength=len(numbers))
     hidden = np.searchsorted(seen, (numbers + 1) * V) - np.searchsorted(seen, numbers * V)
@@ -87,20 +88,20 @@ def _pairs(history: Ints, V: int) -> Iterator[Ints]:
     """Numbers item * num_items + other of every two items of a user, both ways, in blocks of users."""
     users = history // V
     lengths = np.bincount(users)
-    for _block, part in _blocks(history, V, None):
+    for *_, part in _blocks(history, V, None):
         user, item = np.divmod(part, V)
         length = lengths[user]
         ends = np.searchsorted(part, (user + 1) * V)
         item_again = np.repeat(item, length)
         start = np.repeat(ends - length, length)
-        step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        step = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
         other = item[start + step]
         different = item_again != other
         yield item_again[different] * V + other[different]
 
 
-def _blocks(history: Ints, V: int, fan_out: Ints | None) -> Iterator[tuple[slice, Ints]]:
-    """Users in runs that make at most about _PAIRS pairs, each with its part of `history`.
+def _blocks(history: Ints, V: int, fan_out: Ints | None) -> Iterator[tuple[int, int, Ints]]:
+    """Users from start to stop in runs that make at most about _PAIRS pairs, each with its part of `history`.
 
     An event makes `fan_out` of its item pairs; without that, as many as its user has items.
     """
@@ -114,5 +115,5 @@ def _blocks(history: Ints, V: int, fan_out: Ints | None) -> Iterator[tuple[slice
         before = int(total[first - 1]) if first else 0
         last = int(np.searchsorted(total, before + _PAIRS, side="right"))
         stop = max(start + 1, int(user[last]) if last < len(user) else users)
-        yield slice(start, stop), history[first : int(np.searchsorted(user, stop))]
+        yield start, stop, history[first : int(np.searchsorted(user, stop))]
         start = stop

@@ -16,7 +16,7 @@ from trainers.__main__ import main
 from trainers.attention import Heads, pointwise_attention, softmax_attention
 from trainers.backbones import build
 from trainers.batches import Layout
-from trainers.evaluate import count_reaching
+from trainers.evaluate import Top, count_reaching
 from trainers.fused import Mask, Masks, add_dropped, embed, gate_dropped, gelu_dropped, layer_norm, lookup
 from trainers.negatives import Negatives
 from trainers.spec import SPECS
@@ -176,6 +176,23 @@ def test_extreme_scores_leave_finite_losses(scale: float) -> None:
     targets = torch.zeros(N, dtype=torch.long)
     loss = losses.full_softmax(states, table, targets)
     torch.testing.assert_close(loss, nn.functional.cross_entropy(states @ table.T, targets))
+
+
+@compiled
+@pytest.mark.parametrize("k", [1, 10, 60])
+@pytest.mark.parametrize("width", [1, 16, 37])
+def test_the_best_of_rows(plain: Callable[[bool], None], k: int, width: int) -> None:
+    scores = random(9, 3 * width)
+    scores[:, 5::7] = -torch.inf  # filtered
+    found = []
+    for off in (False, True):
+        plain(off)
+        top = Top(9, k, scores)
+        for start in range(0, 3 * width, width):
+            top.take(scores[:, start : start + width].contiguous(), start)
+        found.append((top.scores, top.items))
+    torch.testing.assert_close(found[0], found[1])
+    assert not (found[0][1] % 7 == 5).any()
 
 
 @compiled

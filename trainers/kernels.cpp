@@ -602,4 +602,32 @@ void count_reaching(const float *scores, const float *goals, int64_t n, int64_t 
         found[i] = finite == width ? reaching : -1;
     }
 }
+
+// Keeps the k best of each row, best first, while chunks of scores (n, width) of the items from `start` on go by. Of equal
+// scores the item that came first stays ahead; minus infinity never enters.
+void keep_best(const float *scores, int64_t n, int64_t width, int64_t start, int64_t k, float *best, int64_t *items, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = scores + i * width;
+        float *own = best + i * k;
+        int64_t *names = items + i * k;
+        for (int64_t v = 0; v < width; v += LANES) {
+            const int64_t stop = std::min(v + LANES, width);
+            const float least = own[k - 1];
+            int32_t better = 0;
+#pragma omp simd reduction(+ : better)
+            for (int64_t u = v; u < stop; u++) better += row[u] > least;
+            for (int64_t u = v; better && u < stop; u++) {
+                if (!(row[u] > own[k - 1])) continue;
+                int64_t place = k - 1;
+                for (; place > 0 && row[u] > own[place - 1]; place--) {
+                    own[place] = own[place - 1];
+                    names[place] = names[place - 1];
+                }
+                own[place] = row[u];
+                names[place] = start + u;
+            }
+        }
+    }
+}
 }

@@ -63,6 +63,7 @@ _SIGNATURES = {
     "sampled_softmax": "pppnnnppp",
     "scatter_shares": "ppppnnn",
     "count_reaching": "ppnnp",
+    "keep_best": "pnnnnpp",
 }
 """The arguments of each kernel but the last, which is the thread count: pointer, number, float, dropout, heads."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,3 +195,12 @@ def test_an_inactive_field_changes_nothing(backbone: str) -> None:
 def test_the_rate_rises_and_falls_as_scheduled(given: dict[str, Any], factors: list[float]) -> None:
     spec = SPECS["sasrec"].model_validate({"max_epochs": 10, **given})
     assert [rate_factor(spec, epochs) for epochs in (0.5, 2, 9)] == pytest.approx(factors, abs=1e-4)
+
+
+@pytest.mark.parametrize("backbone", SPECS)
+def test_the_page_on_the_space_names_every_field_and_every_choice(backbone: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "space.md").read_text(encoding="utf-8")
+    for field in space_of(SPECS[backbone]).fields:
+        assert f"`{field.name}`" in page
+        for choice in field.choices if field.group != "training" or field.name == "loss" else ():
+            assert f"`{choice}`" in page, (field.name, choice)

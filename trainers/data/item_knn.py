@@ -45,7 +45,7 @@ def _ranks(
     codes: Ints, scores: npt.NDArray[np.float64], kept: npt.NDArray[np.bool_], targets: Ints, start: int, V: int,
     seen: Ints,
 ) -> Ints:  # fmt: skip
-    """Ranks of the targets of users from `start` on by scores (E,) of pairs `codes` (E,); all other pairs score zero."""
+    """Ranks of the targets of users from `start` on by scores (E,) of pairs `codes` (E,); any other scores zero."""
     numbers = start + np.arange(len(targets))
     wanted = numbers * V + targets
     place = np.minimum(np.searchsorted(codes, wanted), max(0, len(codes) - 1))

@@ -51,14 +51,18 @@ def spec_hash(backbone: str, config: Config) -> str:
 
 
 def train_ours(
-    ours: Ours, directory: Path, enough: Callable[[tuple[Epoch, ...]], bool] = lambda epochs: False
+    ours: Ours,
+    directory: Path,
+    enough: Callable[[tuple[Epoch, ...]], bool] = lambda epochs: False,
+    weights_of: str | None = None,
 ) -> Measured:
     """Trains in the run directory `directory`; asked to end once the epochs so far are `enough`.
 
-    Raises ChildFailed where no metric came out of it.
+    `weights_of` names a run directory beside it whose weights are evaluated instead, where they are of the same
+    training. Raises ChildFailed where no metric came out of it.
     """
     trial = TrialSpec(
-        trial_id="t-bench", backbone=ours.backbone, config=ours.config, seed=ours.seed,
+        trial_id=directory.name, weights_of=weights_of, backbone=ours.backbone, config=ours.config, seed=ours.seed,
         dataset_hash=ours.dataset.content_hash, threads=ours.threads,
     )  # fmt: skip
     prepare(directory, trial)

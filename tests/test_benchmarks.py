@@ -12,18 +12,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import arrival, catalogue, entrants, machine, padded_reference, quality, speed_page, study, trainers
+from benchmarks import (
+    arrival,
+    catalogue,
+    entrants,
+    fields,
+    machine,
+    padded_reference,
+    quality,
+    speed_page,
+    study,
+    trainers,
+)
 from benchmarks.children import ChildFailed, answers
 from benchmarks.files import arrays_of
 from benchmarks.measure_ours import Ours, train_ours
 from benchmarks.peers import Peers
 from benchmarks.ranking import validation_ranks
-from benchmarks.rows import Row, Store
+from benchmarks.rows import Row, Store, Value
 from benchmarks.tables import newest, short, table
 from benchmarks.task import Answer, Arrays, Task
 from tests.examples import FACTS
+from tests.handmade import SMALL
 from trainers.data import Dataset, ImportReport, add_demo
-from trainers.spec import SPECS
+from trainers.spec import SPECS, TrialResult
 
 ARRAYS = Arrays(
     items=np.array([3, 1, 4, 0, 2, 2], dtype=np.int32),
@@ -442,3 +454,52 @@ def test_every_dataset_comes_once_before_any_comes_twice() -> None:
         (0, "a", "sasrec"), (0, "a", "hstu"), (0, "b", "sasrec"), (0, "b", "hstu"),
         (1, "a", "sasrec"), (1, "a", "hstu"), (1, "b", "sasrec"), (1, "b", "hstu"),
     ]  # fmt: skip
+
+
+# What each field does
+
+
+def field_row(name: str, group: str, seed: int, score: float) -> Row:
+    values: dict[str, Value] = {
+        "users": 5000, "group": group, "status": "ok", "ndcg@10": score, "coverage@10": 0.5, "popularity@10": 40.0,
+        "epochs": 20,
+    }  # fmt: skip
+    return Row(name, "Office", "abc", name, "c0ffee", "cpu", "torch 2", values, seed=seed, date="2026-11-24")
+
+
+def test_a_change_of_scoring_is_compared_seed_by_seed_and_another_by_seed_noise() -> None:
+    default = [field_row(f"sasrec {fields.DEFAULT}", "training", seed, 0.05 + 0.005 * seed) for seed in range(3)]
+    scored = [
+        field_row("sasrec transition_alpha=1.0", "scoring", seed, 1.02 * (0.05 + 0.005 * seed)) for seed in range(3)
+    ]
+    other = [field_row("sasrec item_cf_alpha=1.0", "scoring", seed, (1.001, 0.999, 1.0)[seed] * (0.05 + 0.005 * seed))
+             for seed in range(3)]  # fmt: skip
+    trained = [field_row("sasrec position=rotary", "training", seed, 1.02 * (0.05 + 0.005 * seed)) for seed in range(3)]
+    page = fields.tables([*default, *scored, *other, *trained])
+    assert "## Office, sasrec" in page
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.startswith("| ")}
+    assert "| +2.0% |" in lines["transition_alpha=1.0"]
+    assert " helps " in lines["transition_alpha=1.0"]
+    assert " noise " in lines["item_cf_alpha=1.0"]
+    assert " noise " in lines["position=rotary"]  # as large a gain, but seeds differ by more
+    assert "| 3 |" in lines[fields.DEFAULT]
+
+
+def test_changes_that_a_backbone_does_not_have_or_that_change_nothing_are_left_out(walkers: Dataset) -> None:
+    asked = list(fields.questions([walkers], ["sasrec", "hstu"], {"feed_forward"}, [0]))
+    assert [(one.backbone, one.changes) for one in asked] == [
+        ("sasrec", {}), ("sasrec", {"feed_forward": "swiglu"}),
+        ("hstu", {}), ("hstu", {"feed_forward": "gelu"}), ("hstu", {"feed_forward": "swiglu"}),
+    ]  # fmt: skip
+
+
+def test_a_change_of_scoring_takes_the_weights_of_the_preset(
+    walkers: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "preset", lambda *_: SPECS["sasrec"].model_validate({**SMALL, "max_epochs": 2}))
+    question = fields.Question(walkers, "sasrec", {"transition_alpha": 2.0}, 0)
+    found = fields.answer(question, "cpu", 1, tmp_path / "t-1")
+    assert (found["group"], found["epochs"]) == ("scoring", 2)
+    kept = TrialResult.model_validate_json((tmp_path / f"t-{walkers.name}-sasrec-0" / "result.json").read_bytes())
+    assert kept.weights_of is None  # it was trained on the way
+    assert kept.validation["ndcg@10"] != found["ndcg@10"]

@@ -56,6 +56,11 @@ class Study(Record):
     """The brief's facts as JSON, as start_study answered them (without what memory said then)."""
     finished: bool = False
 
+    @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """The guardrails as start_study was given them."""
+        return {name: limit.model_dump(exclude_none=True) for name, limit in self.guardrails.items()}
+
 
 class Expected(Record):
     """What the engineer expects of a trial, said before it ran."""

@@ -54,9 +54,7 @@ class Memory:
             "created_at": stored_time(study.created_at),
             "facts": study.facts.model_dump_json(),
             "space": study.space.model_dump_json(),
-            "guardrails": as_json(
-                {name: limit.model_dump(exclude_none=True) for name, limit in study.guardrails.items()}
-            ),
+            "guardrails": as_json(study.limits),
         }
         names = ", ".join(values)
         with self._connection.write() as cursor:

@@ -11,7 +11,7 @@ from memory import noise
 from memory.records import EarlyStop, Guardrail, Study
 from memory.retrieval import Ranked, rank_notes
 from memory.store import Memory, new_id
-from server.answers import Brief, Noise, NoteLine
+from server.answers import Brief, Noise, NoteLine, Previous
 from trainers.data import Dataset, baselines
 from trainers.fields import space_of
 from trainers.metrics import filter_rule
@@ -41,10 +41,17 @@ def new_study(
     seed: int,
     early_stop: EarlyStop,
     guardrails: dict[str, Guardrail],
+    previous: Previous | None = None,
 ) -> Study:
     """A study that is not stored yet. Its baselines take seconds on a large dataset: call it in a thread."""
     rule = filter_rule(filter_seen, dataset.facts)
-    facts = {"baselines": baselines(dataset.path, rule), "filter": rule, "synthetic": dataset.synthetic}
+    facts = {
+        "baselines": baselines(dataset.path, rule),
+        "filter": rule,
+        "synthetic": dataset.synthetic,
+        "cold": dataset.cold,
+        "previous": previous.model_dump() if previous else None,
+    }
     return Study(
         study_id=new_id("s"),
         created_at=datetime.now(UTC),
@@ -89,6 +96,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
     facts = {name: rounded(value) for name, value in study.facts.model_dump().items() if value is not None}
     return Brief(
         dataset={"name": study.dataset, "split": study.split, "content_hash": study.dataset_hash, **facts}
+        | {f"cold_{what}": number for what, number in stored.get("cold", {}).items()}
         | ({"synthetic": True} if stored["synthetic"] else {}),
         backbone=study.backbone,
         metric=study.metric,
@@ -99,7 +107,8 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
         noise=noise_line(sigma, 1, 1),
         budget={name: float(limit) for name, limit in limits.items()},
         early_stop=study.early_stop,
-        guardrails={name: limit.model_dump(exclude_none=True) for name, limit in study.guardrails.items()},
+        guardrails=study.limits,
+        previous=stored.get("previous"),
         memory=[note_line(ranked) for ranked in notes],
         snapshot_id=snapshot_id or memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
     )

@@ -9,6 +9,7 @@ from memory.store import Memory
 from server import studies
 from server.answers import FinishAnswer, Finished
 from server.brief import rounded, rounded_all
+from server.lineage import still_wins
 from server.settings import Settings
 from server.studies import ProtocolError, Standing
 from server.supervisor import Supervisor
@@ -110,6 +111,7 @@ def _revealed_answer(memory: Memory, settings: Settings, study: Study, reveal: R
     default = by_first[reveal.default[0]] if reveal.default else None
     best, base = _finished(study, chosen, reveal), _finished(study, default, reveal) if default else None
     words, delta = _words(study, chosen, default, best, base, reveal.ordinal)
+    words += still_wins(study, trials, chosen)
     checkpoint = settings.trials / chosen.best_trial.trial_id / "checkpoint.safetensors"
     return FinishAnswer(
         study_id=study.study_id,

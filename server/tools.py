@@ -17,6 +17,7 @@ from server import answers, studies
 from server.brief import new_study, study_space, write_brief
 from server.calls import result, runtime_of, told
 from server.guardrails import checked
+from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
 from server.reveal import finish_answer
 from server.runtime import Runtime
@@ -88,17 +89,21 @@ async def start_study(
         limits = checked(guardrails or {})
         limited = study_space(backbone, preset, found, space or {})
 
+        previous = previous_best(runtime.memory, found, limited, metric)
+
         def prepare() -> Study:
             return new_study(
                 found, limited, metric=metric, preset_name=preset, filter_seen=filter_seen, max_trials=max_trials,
                 budget_seconds=budget_seconds, trial_seconds=trial_seconds, policy=policy, seed=seed,
-                early_stop=early_stop, guardrails=limits,
+                early_stop=early_stop, guardrails=limits, previous=previous,
             )  # fmt: skip
 
         study = await anyio.to_thread.run_sync(prepare)
         runtime.memory.add_study(study)
         brief = write_brief(runtime.memory, study)
     following = f"run_trial(study_id={study.study_id!r}) trains the default configuration: trial 0."
+    if previous is not None and previous.changes:
+        following += f" Then run_trial(changes={previous.changes!r}): what won on the older version of the dataset."
     return result(answers.StudyAnswer(study_id=study.study_id, brief=brief, next=following))
 
 

@@ -42,6 +42,7 @@ class FakeServer:
         self.hang_at: int | None = None
         self.seconds = 3.0
         self.memory: list[NoteLine] = []
+        self.previous: answers.Previous | None = None
         self.space: Space = space_of(SPECS["sasrec"])
         self.arguments: dict[str, Any] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -97,7 +98,7 @@ class FakeServer:
         brief = answers.Brief(
             dataset=facts | ({"synthetic": True} if self.synthetic else {}), backbone=backbone, metric=metric,
             filter_seen=filter_seen, space={}, default=self.space.default(), memory=self.memory,
-            baselines={"popularity": {METRIC: 0.01}}, noise=self._noise(1, 1), budget={}, snapshot_id="m-1",
+            previous=self.previous, baselines={"popularity": {METRIC: 0.01}}, noise=self._noise(1, 1), budget={}, snapshot_id="m-1",
         )  # fmt: skip
         return _result(answers.StudyAnswer(study_id="s-1", brief=brief, next="run_trial"))
 

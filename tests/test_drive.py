@@ -17,11 +17,11 @@ from mcp import Client
 from rich.console import Console
 
 from server import cli
-from server.answers import NoteLine
+from server.answers import NoteLine, Previous
 from server.app import create_app
 from server.drive.live import LiveTable
 from server.drive.loop import Drive, play
-from server.drive.plan import Plan, PlanError, fixed_fields, limits_of
+from server.drive.plan import Plan, PlanError, PolicyName, fixed_fields, limits_of
 from server.drive.remote import RemoteError, connect_url, read_token
 from server.drive.run import Connect, DriveFailed, run_drive
 from server.executors.stub import StubExecutor, curve
@@ -446,3 +446,20 @@ def test_guardrails_reach_the_study_and_the_command_that_gives_it_again() -> Non
 def test_a_guardrail_that_cannot_be_read_says_how_it_is_written(setting: str) -> None:
     with pytest.raises(PlanError, match="--guardrail wants NAME>=VALUE or NAME<=VALUE"):
         limits_of([setting])
+
+
+@pytest.mark.parametrize("policy", ["playbook", "random", "tpe"])
+def test_what_won_on_the_older_version_is_tried_right_after_the_default(policy: PolicyName, tmp_path: Path) -> None:
+    server = FakeServer()
+    server.previous = Previous(study_id="s-0", changes={"learning_rate": 0.002})
+    report = driven(server, tmp_path, trials=4, policy=policy)
+    first = next(trial for trial in report["trials"] if trial["number"] == 1)
+    assert first["changes"] == {"learning_rate": 0.002}
+    assert first["hypothesis"] == "what won on the older version of this dataset (study s-0)"
+    assert len({trial["number"] for trial in report["trials"]}) == 4
+
+
+def test_a_drive_of_one_trial_trains_the_default_alone(tmp_path: Path) -> None:
+    server = FakeServer()
+    server.previous = Previous(study_id="s-0", changes={"learning_rate": 0.002})
+    assert len(driven(server, tmp_path, trials=1)["trials"]) == 1

@@ -41,7 +41,7 @@ def four(tmp_path: Path) -> dict[str, Any]:
 def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     assert list(four) == [
         "version", "study_id", "dataset", "backbone", "policy", "preset", "metric", "seed", "early_stop", "trainings",
-        "trials", "noise", "default", "best", "test_reveal", "heuristics", "seconds", "versions",
+        "trials", "baselines", "noise", "default", "best", "test_reveal", "heuristics", "seconds", "versions",
     ]  # fmt: skip
     assert four["version"] == 1
     assert four["dataset"] == {
@@ -62,6 +62,13 @@ def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+def test_the_page_shows_what_needs_no_training_beside_the_default_and_the_best(folder: Path) -> None:
+    table = (folder / "report.md").read_text().split("## For scale")[1].split("##")[0]
+    lines = [line.split(" | ") for line in table.strip().splitlines()[2:]]
+    assert [line[0].removeprefix("| ") for line in lines] == ["popularity", "the default", "the best configuration"]
+    assert lines[0][1] == "0.0100"
+
+
 def test_replicates_share_a_number_and_default_and_best_are_means_over_seeds(four: dict[str, Any]) -> None:
     assert [trial["number"] for trial in four["trials"]] == [0, 0, 0, 1, 1, 2, 3]
     assert [trial["seed"] for trial in four["trials"]] == [0, 1, 2, 0, 1, 0, 0]
@@ -79,7 +86,7 @@ def test_the_page_reads_as_a_report(folder: Path) -> None:
     page = (folder / "report.md").read_text()
     titles = [line for line in page.splitlines() if line.startswith("#")]
     assert titles == [
-        "# sasrec on demo", "## Verdict", "## Trials", "## Best configuration", "## What was learned",
+        "# sasrec on demo", "## Verdict", "## Trials", "## For scale", "## Best configuration", "## What was learned",
         "## How to get it again",
     ]  # fmt: skip
     assert "The dataset is **synthetic**" in page

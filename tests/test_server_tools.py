@@ -13,6 +13,8 @@ from server.app import create_app
 from server.executors.stub import Answer, StubExecutor, curve
 from server.runtime import Runtime, open_runtime
 from server.settings import Settings
+from trainers.data import add
+from trainers.space import Config
 from trainers.spec import EvaluationSpec, Revealed, TrialResult, TrialSpec
 
 pytestmark = pytest.mark.anyio
@@ -362,7 +364,7 @@ async def test_a_study_read_as_a_resource_shows_its_brief_and_leaves_no_new_snap
         found = await at.client.read_resource(f"virtualmle://studies/{started['study_id']}")
         read = json.loads(found.contents[0].text)  # type: ignore[union-attr]
         assert read["study"]["study_id"] == started["study_id"]
-        assert read["brief"] == started["brief"]
+        assert {name: value for name, value in read["brief"].items() if value is not None} == started["brief"]
         assert at.runtime.memory.latest_snapshot(started["study_id"]) == started["brief"]["snapshot_id"]
 
 
@@ -406,3 +408,56 @@ async def test_a_guardrail_on_nothing_is_refused(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         said = await at.refused("start_study", dataset="demo", guardrails={"coverage": {"min": 0.3}})
         assert "Did you mean 'coverage@10'?" in said
+
+
+# A newer version of a dataset
+
+
+def versions(home: Path) -> None:
+    """`old`, and `new` with one more event a user, which updates it."""
+    for name, longer, updates in (("old", 0, None), ("new", 1, "old")):
+        lines = [f"{user} " + " ".join(str((user * 3 + step) % 40) for step in range(6 + longer)) for user in range(60)]
+        path = home / f"{name}.txt"
+        path.write_text("\n".join(lines))
+        add(Settings(home=home).datasets, name, path, updates=updates)
+
+
+async def tuned(at: Desk, dataset: str, *changes: Config, **values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The start and the end of a study of the default and some changes of it."""
+    study = await at.call("start_study", dataset=dataset, **values)
+    first = await at.call("run_trial", study_id=study["study_id"])
+    for change in changes:
+        await at.call("run_trial", study_id=study["study_id"], parent=first["trial_id"], changes=change)
+    return study, await at.call("finish_study", study_id=study["study_id"])
+
+
+async def test_what_won_on_the_older_version_is_named_and_may_still_win(tmp_path: Path) -> None:
+    versions(tmp_path)
+    async with desk(tmp_path) as at:
+        old, _ = await tuned(at, "old", {"dropout": 0.1})
+        assert "previous" not in old["brief"]
+        new, finished = await tuned(at, "new", {"dropout": 0.1})
+        assert new["brief"]["previous"] == {"study_id": old["study_id"], "changes": {"dropout": 0.1}}
+        assert "Then run_trial(changes={'dropout': 0.1})" in new["next"]
+        assert f"(study {old['study_id']}: dropout=0.1) still wins." in finished["words"]
+
+
+async def test_what_won_on_the_older_version_may_win_no_longer_or_not_be_tried(tmp_path: Path) -> None:
+    versions(tmp_path)
+    async with desk(tmp_path) as at:
+        await tuned(at, "old", {"dropout": 0.3})
+        _, finished = await tuned(at, "new", {"dropout": 0.3}, {"dropout": 0.0})
+        assert "no longer leads on validation: it is" in finished["words"]
+        assert "(-30.0%)" in finished["words"]
+        _, finished = await tuned(at, "new", {"dropout": 0.0})
+        assert "has no score here." in finished["words"]
+
+
+async def test_only_what_the_new_space_admits_is_taken_over(tmp_path: Path) -> None:
+    versions(tmp_path)
+    async with desk(tmp_path) as at:
+        await tuned(at, "old", {"dropout": 0.1, "hidden_dim": 32})
+        study = await at.call("start_study", dataset="new", space={"dropout": {"low": 0.2}})
+        assert study["brief"]["previous"]["changes"] == {"hidden_dim": 32}
+        other = await at.call("start_study", dataset="new", backbone="hstu")
+        assert "previous" not in other["brief"]

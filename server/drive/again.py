@@ -44,5 +44,5 @@ def plan_of(study: Study) -> Plan:
         fixed={field.name: field.default for field in study.space.fields if field.fixed},
         filter_seen=study.filter_seen,
         early_stop=study.early_stop,
-        guardrails={name: limit.model_dump(exclude_none=True) for name, limit in study.guardrails.items()},
+        guardrails=study.limits,
     )

@@ -153,6 +153,7 @@ async def _tune(drive: Drive, reports: Path) -> None:
         async with player:
             await play_model(drive, player)
     else:
+        await _older_best(drive, player, first)
         await play_policy(drive, player, first)
     if desk.finish is None:
         await _finish(drive, not isinstance(player, Dialogue) and player.reflects)
@@ -178,6 +179,18 @@ async def _default(drive: Drive) -> TrialAnswer:
             why = f"seed {seed} of the default: how much luck there is"
             await run(drive, Proposal({}, replicate_of=first.trial_id, hypothesis=why))
     return first
+
+
+async def _older_best(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
+    """Trains what won on the older version of the dataset, whatever the policy would try."""
+    previous = drive.desk_open.study.brief.previous
+    if previous is None or not previous.changes or drive.plan.trials < 2 or drive.spent():
+        return
+    why = f"what won on the older version of this dataset (study {previous.study_id})"
+    proposal = Proposal(previous.changes, parent=first.trial_id, hypothesis=why)
+    answer = await run(drive, proposal)
+    if policy.reflects:
+        await _reflect(drive, answer, proposal, None)
 
 
 async def run(drive: Drive, proposal: Proposal) -> TrialAnswer:

@@ -51,6 +51,8 @@ def page(drive: Drive, report: Report) -> str:
         f"![Best validation {report.metric} so far over trainings]({PICTURE})",
         "## Trials",
         _trials(answers, report.metric),
+        "## For scale",
+        _scale(report),
         "## Best configuration",
         _best(drive, report),
         "## What was learned",
@@ -134,6 +136,33 @@ def _row(answer: TrialAnswer, metric: str) -> list[Any]:
         answer.epochs,
         "–" if answer.seconds is None else f"{answer.seconds:.1f}",
     ]
+
+
+def _scale(report: Report) -> str:
+    """What needs no training, the default and the best, side by side on validation."""
+    lines = [
+        f"| validation | {report.metric} | coverage@10 | popularity@10 | ms for 1,000 users |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, metrics in report.baselines.items():
+        lines.append(f"| {name.replace('_', ' ')} | {metrics.get(report.metric, 0.0):.4f} | – | – | – |")
+    shown = [("the default", report.default.trial_ids, report.default.validation)]
+    if report.best is not None and report.best.trial_ids != report.default.trial_ids:
+        shown.append(("the best configuration", report.best.trial_ids, report.best.validation))
+    for name, trial_ids, metrics in shown:
+        measures = [trial.measures for trial in report.trials if trial.trial_id in trial_ids and trial.measures]
+        cells = [_mean(measures, measure) for measure in ("coverage@10", "popularity@10", "ms_per_1000_users")]
+        lines.append(f"| {name} | {_number(metrics.get(report.metric))} | {' | '.join(map(_number, cells))} |")
+    return "\n".join(lines)
+
+
+def _mean(measures: Sequence[dict[str, float]], name: str) -> float | None:
+    values = [one[name] for one in measures if name in one]
+    return sum(values) / len(values) if values else None
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _cell(value: Any) -> str:

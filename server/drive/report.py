@@ -97,6 +97,8 @@ class Report(Part):
     early_stop: str = "off"
     trainings: int
     trials: list[TrialPart]
+    baselines: dict[str, dict[str, float]]
+    """Validation of models that need no training."""
     noise: NoisePart
     default: DefaultPart
     best: BestPart | None
@@ -122,6 +124,7 @@ def build(drive: Drive) -> Report:
         early_stop=brief.early_stop,
         trainings=len(desk.trials),
         trials=[_trial(answer) for answer in desk.trials.values()],
+        baselines=brief.baselines,
         noise=NoisePart(sigma=sigma.sigma, df=sigma.df),
         default=_default(desk),
         best=_best(desk),

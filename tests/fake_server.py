@@ -98,7 +98,8 @@ class FakeServer:
         brief = answers.Brief(
             dataset=facts | ({"synthetic": True} if self.synthetic else {}), backbone=backbone, metric=metric,
             filter_seen=filter_seen, space={}, default=self.space.default(), memory=self.memory,
-            previous=self.previous, baselines={"popularity": {METRIC: 0.01}}, noise=self._noise(1, 1), budget={}, snapshot_id="m-1",
+            baselines={"popularity": {METRIC: 0.01}}, noise=self._noise(1, 1), budget={}, snapshot_id="m-1",
+            previous=self.previous,
         )  # fmt: skip
         return _result(answers.StudyAnswer(study_id="s-1", brief=brief, next="run_trial"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from memory import noise
@@ -12,6 +13,7 @@ from memory.records import EarlyStop, Guardrail, Study
 from memory.retrieval import Ranked, rank_notes
 from memory.store import Memory, new_id
 from server.answers import Brief, Noise, NoteLine, Previous
+from trainers import registry
 from trainers.data import Dataset, baselines
 from trainers.fields import space_of
 from trainers.metrics import filter_rule
@@ -21,8 +23,15 @@ from trainers.spec import SPECS, FilterSeen, Preset, preset
 NOTES_SHOWN = 8
 
 
-def study_space(backbone: str, preset_name: Preset, dataset: Dataset, wanted: Mapping[str, Any]) -> Space:
-    """The space of a study: the preset's configuration as default, restricted to what was `wanted`."""
+def study_space(
+    backbone: str, preset_name: Preset, dataset: Dataset, wanted: Mapping[str, Any], trainers_dir: Path
+) -> Space:
+    """The space of a study: the preset's configuration as default, restricted to what was `wanted`.
+
+    That of a trainer of the user's own has the defaults of its file, whatever the preset.
+    """
+    if backbone not in SPECS:
+        return registry.find(trainers_dir, backbone).space.restrict(wanted)
     spec = preset(preset_name, backbone, dataset.facts)
     return space_of(SPECS[backbone], spec.model_dump()).restrict(wanted)
 

@@ -17,6 +17,7 @@ from server.guardrails import GuardrailError
 from server.runtime import Runtime
 from server.studies import ProtocolError
 from trainers.data import DataError
+from trainers.registry import TrainerError
 from trainers.space import SpaceError
 
 
@@ -25,7 +26,7 @@ def told() -> Generator[None]:
     """Expected failures become errors that the model reads; anything else stays masked."""
     try:
         yield
-    except (ProtocolError, GuardrailError, SpaceError, MemoryFault, DataError, ExecutorError) as error:
+    except (ProtocolError, GuardrailError, SpaceError, TrainerError, MemoryFault, DataError, ExecutorError) as error:
         raise ToolError(str(error)) from error
     except OSError as error:
         raise ToolError(f"The server's home cannot be used: {error}.") from error

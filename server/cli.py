@@ -21,6 +21,7 @@ from server.version import installed_version
 _LATER = {
     "drive": "server.drive.cli:drive",
     "data": "server.cli_data:app",
+    "trainer": "server.cli_trainer:app",
     "study": "server.cli_memory:study",
     "memory": "server.cli_memory:memory",
 }

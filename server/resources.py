@@ -17,6 +17,7 @@ from server.calls import runtime_of
 from server.studies import ended, score_of
 from server.views import trial_answer
 from trainers.fields import space_of
+from trainers.registry import TrainerError, find
 from trainers.spec import SPECS, Epoch
 
 
@@ -29,11 +30,14 @@ def register(server: MCPServer[Any]) -> None:
     """Register resources and the prompts `tune`, `reflect` and `distill`."""
 
     @server.resource("virtualmle://spaces/{backbone}", mime_type="application/json")
-    def space(backbone: str) -> str:
+    def space(backbone: str, ctx: Context[Any, Any]) -> str:
         """Every field of a backbone with bounds, scale, default and condition."""
-        if backbone not in SPECS:
-            raise ResourceNotFoundError(f"No backbone {backbone!r}; there are {', '.join(SPECS)}.")
-        return space_of(SPECS[backbone]).model_dump_json(exclude_none=True)
+        if backbone in SPECS:
+            return space_of(SPECS[backbone]).model_dump_json(exclude_none=True)
+        try:
+            return find(runtime_of(ctx).settings.trainers, backbone).space.model_dump_json(exclude_none=True)
+        except TrainerError as error:
+            raise ResourceNotFoundError(str(error)) from error
 
     @server.resource("virtualmle://studies/{study_id}/space", mime_type="application/json")
     def study_space(study_id: str, ctx: Context[Any, Any]) -> str:

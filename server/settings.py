@@ -46,6 +46,10 @@ class Settings(BaseModel):
         return self.home / "datasets"
 
     @property
+    def trainers(self) -> Path:
+        return self.home / "trainers"
+
+    @property
     def trials(self) -> Path:
         return self.home / "trials"
 

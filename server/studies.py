@@ -13,6 +13,7 @@ from server.guardrails import violations
 from trainers.fingerprint import fingerprint
 from trainers.metrics import filter_rule
 from trainers.space import Config
+from trainers.spec import SPECS, FilterSeen
 
 
 class ProtocolError(ValueError):
@@ -173,8 +174,18 @@ def next_seed(trials: Sequence[Trial], config_hash: str, first: int) -> int:
     return seed
 
 
-def training_fingerprint(study: Study, config: Config, seed: int) -> str:
-    """What trials of any study share that train to the same weights."""
+def check_filter(backbone: str, filter_seen: FilterSeen) -> None:
+    """Raise ProtocolError where the trainer cannot filter so."""
+    if backbone not in SPECS and filter_seen == "reference":
+        raise ProtocolError(
+            f"filter_seen='reference' spares the target, which {backbone} never sees; use 'auto', 'yes' or 'no'."
+        )
+
+
+def training_fingerprint(study: Study, config: Config, seed: int) -> str | None:
+    """What trials of any study share that train to the same weights; None where a trainer's own files decide."""
+    if study.backbone not in SPECS:
+        return None
     rule = filter_rule(study.filter_seen, study.facts)
     return fingerprint(
         study.space, config, seed=seed, dataset_hash=study.dataset_hash, metric=study.metric, filter_rule=rule

@@ -61,7 +61,7 @@ async def list_datasets_tool(ctx: Context[Any, Any]) -> Annotated[CallToolResult
 async def start_study(
     ctx: Context[Any, Any],
     dataset: str,
-    backbone: Literal["sasrec", "hstu"] = "sasrec",
+    backbone: str = "sasrec",
     metric: Metric = "ndcg@10",
     preset: Preset = "strong",
     space: dict[str, Any] | None = None,
@@ -76,18 +76,20 @@ async def start_study(
 ) -> Annotated[CallToolResult, answers.StudyAnswer]:
     """Open a study and return its brief: dataset facts, space with bounds, default, baselines, noise, what memory says.
 
-    Trains nothing: run_trial without changes trains the default, trial 0. Not for going on with a study: pass its
-    study_id to run_trial. `space` fixes or narrows fields: {"dropout": 0.2, "hidden_dim": [64, 128],
-    "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto" ends trainings that fall hopelessly behind
-    earlier ones (status `stopped`; never trial 0 or a replicate), "off" trains each to its end. `guardrails` keep
-    configurations that violate them from being chosen: {"coverage@10": {"min": 0.2}, "parameters": {"max": 1e6}}.
+    `backbone`: sasrec, hstu or a trainer that the user registered. Trains nothing: run_trial without changes trains the
+    default, trial 0. Not for going on with a study: pass its study_id to run_trial. `space` fixes or narrows fields:
+    {"dropout": 0.2, "hidden_dim": [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto"
+    ends trainings that fall hopelessly behind earlier ones (status `stopped`; never trial 0 or a replicate), "off" trains
+    each to its end. `guardrails` keep configurations that violate them from being chosen: {"coverage@10": {"min": 0.2},
+    "parameters": {"max": 1e6}}.
     Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
     with told():
         found = await anyio.to_thread.run_sync(ensure, runtime.settings.datasets, dataset)
         limits = checked(guardrails or {})
-        limited = study_space(backbone, preset, found, space or {})
+        limited = study_space(backbone, preset, found, space or {}, runtime.settings.trainers)
+        studies.check_filter(backbone, filter_seen)
 
         previous = previous_best(runtime.memory, found, limited, metric)
 

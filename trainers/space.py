@@ -16,6 +16,7 @@ Value = bool | int | float | str
 Config = dict[str, Value]
 Group = Literal["architecture", "training", "regularization", "scoring"]
 Kind = Literal["int", "float", "bool", "choice"]
+Scale = Literal["linear", "log"]
 
 
 class SpaceError(ValueError):
@@ -70,7 +71,7 @@ class Knob:
     group: Group
     low: float | None = None
     high: float | None = None
-    scale: Literal["linear", "log"] = "linear"
+    scale: Scale = "linear"
     zero: bool = False
     when: tuple[Condition, ...] = ()
     neutral: Value | None = None
@@ -88,7 +89,7 @@ class Field(BaseModel):
     group: Group
     low: float | None = None
     high: float | None = None
-    scale: Literal["linear", "log"] = "linear"
+    scale: Scale = "linear"
     zero: bool = False
     choices: tuple[Value, ...] = ()
     when: Conditions = ()

@@ -106,13 +106,14 @@ class TrialSpec(BaseModel):
 
     `memory_mb` is what the training may hold at most; one that is predicted to need more does not begin.
     `weights_of` names a finished trial of the same training fingerprint, whose run directory lies beside this one.
+    `num_items` is told to trainers of the user's own, which read the arrays of the dataset themselves.
     `stop_below`: the training is `stopped` after epoch e if no epoch so far validated at `stop_below[e - 1]` or above.
     """
 
     model_config = ConfigDict(frozen=True)
 
     trial_id: str
-    task: Literal["train"] = "train"
+    task: Literal["train", "predict"] = "train"
     backbone: str
     config: Config
     seed: int
@@ -123,6 +124,7 @@ class TrialSpec(BaseModel):
     filter_seen: FilterSeen = "auto"
     weights_of: str | None = None
     stop_below: tuple[float, ...] = ()
+    num_items: int | None = None
 
 
 class Epoch(BaseModel):

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from safetensors.numpy import save_file
 
-from trainers import checkpoint, native
+from trainers import checkpoint, external, native
 from trainers import device as devices
 from trainers.backbones import Encoder
 from trainers.data import TrainingData, find_by_hash, load_training
@@ -49,17 +49,30 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
             lines.flush()
 
         try:
-            data = load_training(find_by_hash(datasets, trial.dataset_hash).path)
-            source = _source(directory, trial, data)
-            if source is not None:
-                result = _reused(directory, trial, data, source, keep)
+            if trial.backbone not in SPECS:
+                result = external.run(directory, trial, datasets, cancelled, deadline)
             else:
-                result = _trained(directory, trial, data, keep, cancelled, deadline)
+                result = _built_in(directory, trial, datasets, keep, cancelled, deadline)
         except Exception as error:
             log.exception("trial %s failed", trial.trial_id)
             result = _result(trial, _status_of(error), history, message=line_of(error))
     log.info("%s %s", result.status, result.message)
     write(directory / "result.json", result)
+
+
+def _built_in(
+    directory: Path,
+    trial: TrialSpec,
+    datasets: Path,
+    keep: Callable[[Epoch], None],
+    cancelled: Callable[[], bool],
+    deadline: float,
+) -> TrialResult:
+    data = load_training(find_by_hash(datasets, trial.dataset_hash).path)
+    source = _source(directory, trial, data)
+    if source is not None:
+        return _reused(directory, trial, data, source, keep)
+    return _trained(directory, trial, data, keep, cancelled, deadline)
 
 
 def write(path: Path, record: BaseModel) -> None:

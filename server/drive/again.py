@@ -14,7 +14,7 @@ from server.drive.desk import Desk
 from server.drive.live import view_for
 from server.drive.loop import Drive
 from server.drive.page import write_report
-from server.drive.plan import Backbone, Plan, PolicyName, Preset
+from server.drive.plan import Plan, PolicyName, Preset
 from server.drive.report import Report
 
 
@@ -34,7 +34,7 @@ def plan_of(study: Study) -> Plan:
     numbers = study.max_trials or 8
     return Plan(
         dataset=study.dataset,
-        backbone=cast(Backbone, study.backbone),
+        backbone=study.backbone,
         policy=cast(PolicyName, study.policy),
         trials=numbers,
         budget_seconds=study.budget_seconds,

@@ -11,7 +11,6 @@ import typer
 
 from memory.records import EarlyStop
 from server.drive.plan import (
-    Backbone,
     FilterSeen,
     ModelPlan,
     Plan,
@@ -35,7 +34,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command()
 def drive(
     dataset: Annotated[str, typer.Option(help="A dataset that was imported; demo is generated.")] = "demo",
-    backbone: Annotated[Backbone, typer.Option()] = "sasrec",
+    backbone: Annotated[str, typer.Option(help="sasrec, hstu, or a trainer that was added.")] = "sasrec",
     policy: Annotated[PolicyName, typer.Option(help="Who plays the engineer.")] = "playbook",
     trials: Annotated[int, typer.Option(min=1, help="Configurations; other seeds of one do not count.")] = 8,
     budget_seconds: Annotated[float | None, typer.Option(min=1, help="Wall clock of the study.")] = None,

@@ -12,7 +12,6 @@ import yaml
 
 from memory.records import EarlyStop
 
-Backbone = Literal["sasrec", "hstu"]
 PolicyName = Literal["playbook", "random", "tpe", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
 Provider = Literal["anthropic", "openai"]
@@ -46,7 +45,7 @@ class Plan:
     """One drive. `trials` counts configurations; replicates of them do not count."""
 
     dataset: str = "demo"
-    backbone: Backbone = "sasrec"
+    backbone: str = "sasrec"
     policy: PolicyName = "playbook"
     trials: int = 8
     budget_seconds: float | None = None

@@ -1,0 +1,287 @@
+"""Trainers of the user's own: registered, checked, driven, and told in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import main
+from server.drive.plan import Plan
+from server.drive.run import run_drive
+from server.home import connect
+from server.settings import Settings
+from trainers import external, registry
+from trainers.data import add, load_test
+from trainers.registry import TrainerError
+from trainers.spec import TrialResult, TrialSpec
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "item_knn"
+FIELDS = "fields:\n  size: {default: 8, low: 1, high: 64}\n"
+
+HEAD = """
+import json, signal, sys, time
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import load_file, save_file
+folder = Path(sys.argv[1])
+spec = json.loads((folder / "spec.json").read_text())
+data = load_file(folder / "train.safetensors")
+users, V = len(data["validation"]), spec["num_items"]
+def result(**values):
+    (folder / "result.json").write_text(json.dumps({"status": "ok", **values}))
+def checkpoint():
+    save_file({"none": np.zeros(1)}, folder / "checkpoint.safetensors")
+def ranks(found):
+    save_file({"ranks": found}, folder / "validation_ranks.safetensors")
+def lists(asked):
+    found = np.full((len(asked["offsets"]) - 1, 20), -1)
+    for user, (start, stop) in enumerate(zip(asked["offsets"], asked["offsets"][1:])):
+        left = np.setdiff1d(np.arange(V), asked["items"][start:stop])[:20]
+        found[user, : len(left)] = left
+    return found
+def predict(found):
+    save_file({"items": found}, folder / "predictions.safetensors")
+if spec["task"] == "predict":
+    asked = load_file(folder / "histories.safetensors")
+"""
+"""What the trainers of these tests share: they recommend the first items that a user has not seen."""
+GOOD = """
+    predict(lists(asked))
+else:
+    found = lists(data) == data["validation"][:, None]
+    ranks(np.where(found.any(1), found.argmax(1) + 1, V))
+    checkpoint()
+    result()
+"""
+BROKEN = {
+    "no result": (GOOD.replace("    result()\n", ""), "it left no result.json"),
+    "wrong length of ranks": (
+        "    predict(lists(asked))\nelse:\n    checkpoint()\n    ranks(np.ones(users - 3, dtype=int))\n    result()",
+        r"its ranks have shape \(57,\), not \(60,\): one for each validation item",
+    ),
+    "NaN": (
+        "    predict(lists(asked))\nelse:\n    checkpoint()\n    ranks(np.full(users, np.nan))\n    result()",
+        "some of its ranks are not finite",
+    ),
+    "NaN in an epoch": (
+        GOOD + '    (folder / "epochs.jsonl").write_text('
+        "'{\"epoch\": 1, \"loss\": NaN, \"validation\": {}, \"seconds\": 1, \"eval_seconds\": 0}\\n')\n",
+        "line 1 of its epochs.jsonl holds a number that is not finite",
+    ),
+    "wrong users": (
+        GOOD.replace("predict(lists(asked))", "predict(lists(asked)[::-1].copy())"),
+        r"its ranks are better than its predictions for \d+ of 60 users|predicts items of the history",
+    ),
+    "hangs": ("    pass\nelse:\n    signal.pause()", "still at work after 1 s; --seconds gives it longer"),
+    "hangs and does not obey": (
+        "    pass\nelse:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True: signal.pause()",
+        "it did not end within 0.2 s of a SIGTERM",
+    ),
+    "exits 3": (
+        "    pass\nelse:\n    print('no luck today')\n    sys.exit(3)",
+        "its command ended with exit code 3: no luck today",
+    ),
+    "no checkpoint": (GOOD.replace("    checkpoint()\n", ""), "it left no checkpoint.safetensors"),
+    "no predictions": (GOOD.replace("predict(lists(asked))", "pass"), "it left no predictions.safetensors"),
+    "too few predictions": (
+        GOOD.replace("predict(lists(asked))", "predict(lists(asked)[:, :10].copy())"),
+        r"its predictions have shape \(60, 10\), not \(60, 20\)",
+    ),
+    "an item twice": (
+        GOOD.replace("predict(lists(asked))", "found = lists(asked); found[0, 1] = found[0, 0]; predict(found)"),
+        "it predicts an item twice for the same user",
+    ),
+    "an item too high": (
+        GOOD.replace("predict(lists(asked))", "found = lists(asked); found[0, 1] = V; predict(found)"),
+        "it predicts item 40 of 40",
+    ),
+    "a result that is none": (GOOD.replace("result()", "result(status='fine')"), "its result.json is no result"),
+    "it says that it diverged": (GOOD.replace("result()", "result(status='diverged', message='inf')"), "inf"),
+    "a torn file": (
+        GOOD + '    (folder / "validation_ranks.safetensors").write_bytes(b"torn")\n',
+        "its validation_ranks.safetensors cannot be read",
+    ),
+}  # fmt: skip
+
+
+def trainer(folder: Path, body: str = GOOD, fields: str = FIELDS) -> Path:
+    """space.yaml of a trainer with that body."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.py").write_text(HEAD + body)
+    (folder / "space.yaml").write_text(f"command: [{sys.executable}, train.py]\n{fields}")
+    return folder / "space.yaml"
+
+
+def check(space: Path, seconds: float = 60.0) -> tuple[int, str]:
+    result = CliRunner().invoke(_app(), ["check", str(space), "--seconds", str(seconds)])
+    return result.exit_code, str(result.exception or result.output)
+
+
+def _app() -> Any:
+    from server.cli_trainer import app
+
+    return app
+
+
+def test_a_trainer_that_keeps_the_protocol_is_told_so(tmp_path: Path) -> None:
+    code, said = check(trainer(tmp_path))
+    assert code == 0, said
+    assert "space: size" in said
+    assert "It keeps the protocol." in said
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_trainer_gets_one_line_that_says_how(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(external, "OBEY_SECONDS", 0.2)
+    body, message = BROKEN[fault]
+    seconds = "1" if "hang" in fault else "60"
+    assert main(["trainer", "check", str(trainer(tmp_path, body)), "--seconds", seconds]) == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("virtualmle: ")
+    assert re.search(message, last), last
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fields: {}", "command: Field required"),
+        ("command: [no-such-program-here]\nfields: {}", "'no-such-program-here' is no program here"),
+        ("command: []\nfields: {}", "command is empty"),
+        ("command: [python]\nfields: {a: {default: 1}}", "a is a number and needs low and high"),
+        ("command: [python]\nfields: {a: {default: 9, low: 1, high: 5}}", "a=9 is not allowed: a is 1 to 5"),
+        ("command: [python]\nfields: {a: {default: 1, low: 1, high: 5, hgih: 3}}", "fields.a.hgih: Extra inputs"),
+        (
+            "command: [python]\nfields: {a: {default: x, choices: [x, y], when: [{field: b, values: [1]}]}}",
+            "has no field 'b'",
+        ),
+        (
+            "command: [python]\nfields: {a: {default: x, choices: [x, y], when: [{field: a, values: [x]}]}}",
+            "the conditions of its fields wait on each other",
+        ),
+        ("command: [python\n", "is no YAML"),
+    ],
+)
+def test_a_space_that_cannot_be_used_says_why(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(TrainerError, match=message):
+        registry.add(tmp_path / "trainers", "mine", tmp_path / "space.yaml")
+    assert registry.names(tmp_path / "trainers") == []
+
+
+@pytest.mark.parametrize("name", ["sasrec", "../mine", ""])
+def test_a_name_that_is_taken_or_no_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"built-in|cannot name"):
+        registry.add(tmp_path / "trainers", name, trainer(tmp_path))
+
+
+def test_conditions_and_kinds_follow_from_the_file(tmp_path: Path) -> None:
+    fields = """
+fields:
+  kind: {default: a, choices: [a, b], group: architecture}
+  rate: {default: 0.1, low: 0.01, high: 1, scale: log, when: [{field: kind, values: [b]}]}
+  deep: {default: 2, low: 1, high: 4}
+  fast: {default: true}
+"""
+    space = registry.add(tmp_path / "trainers", "mine", trainer(tmp_path, fields=fields)).space
+    assert [(field.name, field.kind) for field in space.fields] == [
+        ("kind", "choice"), ("rate", "float"), ("deep", "int"), ("fast", "bool"),
+    ]  # fmt: skip
+    assert not space.active(space.field("rate"), space.default())
+    assert registry.find(tmp_path / "trainers", "mine").space == space
+
+
+def test_a_changed_file_of_the_command_is_another_version(tmp_path: Path) -> None:
+    space = trainer(tmp_path)
+    before = registry.add(tmp_path / "trainers", "mine", space).version
+    (tmp_path / "train.py").write_text(HEAD + GOOD + "# changed\n")
+    assert registry.find(tmp_path / "trainers", "mine").version != before
+
+
+def prepared(tmp_path: Path, body: str = GOOD) -> tuple[Path, TrialSpec]:
+    """A run directory for a registered trainer on 30 users, beside the datasets."""
+    registry.add(tmp_path / "trainers", "mine", trainer(tmp_path / "source", body))
+    lines = "\n".join(f"{user} " + " ".join(str((user * 7 + step * 3) % 50) for step in range(8)) for user in range(30))
+    (tmp_path / "log.txt").write_text(lines)
+    dataset = add(tmp_path / "datasets", "log", tmp_path / "log.txt")
+    directory = tmp_path / "trials" / "t-1"
+    directory.mkdir(parents=True)
+    spec = TrialSpec(
+        trial_id="t-1", backbone="mine", config={"size": 8}, seed=0, dataset_hash=dataset.content_hash, threads=1
+    )
+    return directory, spec
+
+
+def test_metrics_come_from_the_ranks_and_measures_from_the_predictions(tmp_path: Path) -> None:
+    directory, spec = prepared(tmp_path, GOOD.replace("result()", "result(validation={'ndcg@10': 9}, parameters=7)"))
+    result = external.run(directory, spec, tmp_path / "datasets")
+    assert (result.status, result.message, result.parameters) == ("ok", "", 7)
+    assert 0 < result.validation["ndcg@10"] <= 1
+    assert set(result.measures) == {"coverage@10", "popularity@10", "ms_per_1000_users"}
+    assert result.trainer_version.startswith("mine-")
+    assert not (directory / "predict").exists()
+
+
+def test_a_trainer_never_sees_a_test_item(tmp_path: Path) -> None:
+    body = (
+        GOOD + '    (folder.parent.parent / "seen.json").write_text(json.dumps(sorted(map(str, folder.rglob("*")))))\n'
+    )
+    directory, spec = prepared(tmp_path, body)
+    assert external.run(directory, spec, tmp_path / "datasets").status == "ok"
+    assert not any("test" in Path(name).name for name in json.loads((tmp_path / "seen.json").read_text()))
+
+
+def test_a_trainer_that_is_asked_to_end_may_leave_what_it_has(tmp_path: Path) -> None:
+    body = GOOD.replace("    result()\n", "") + (
+        "    def leave(*_):\n        result()\n        sys.exit(0)\n"
+        "    signal.signal(signal.SIGTERM, leave)\n    (folder / 'ready').touch()\n    while True: signal.pause()\n"
+    )
+    directory, spec = prepared(tmp_path, body)
+    ready = directory / "ready"
+    result = external.run(directory, spec, tmp_path / "datasets", cancelled=ready.exists)
+    assert (result.status, result.message) == ("cancelled", "")
+    assert result.validation["ndcg@10"] > 0
+
+
+@pytest.mark.parametrize("source", ["the example", "a trainer of the tests"])
+def test_a_study_tunes_it_like_any_backbone(source: str, tmp_path: Path) -> None:
+    home, report = tmp_path / "home", tmp_path / "report"
+    space = EXAMPLE / "space.yaml" if source == "the example" else trainer(tmp_path / "source")
+    registry.add(Settings(home=home).trainers, "mine", space)
+    lines = "\n".join(f"{user} " + " ".join(str((user * 7 + step * 3) % 50) for step in range(8)) for user in range(90))
+    (tmp_path / "log.txt").write_text(lines)
+    add(Settings(home=home).datasets, "log", tmp_path / "log.txt")
+    plan = Plan(dataset="log", backbone="mine", policy="random", trials=6)
+    assert run_drive(plan, lambda: connect(home), home / "reports", report, False) == 0
+    found = json.loads((report / "report.json").read_text())
+    assert found["backbone"] == "mine"
+    assert {trial["status"] for trial in found["trials"]} == {"ok"}
+    assert len({trial["number"] for trial in found["trials"]}) == 6
+    assert found["best"]["test"]["recall@20"] >= 0
+    assert found["test_reveal"] == 1
+
+
+def test_the_reveal_asks_for_predictions_after_all_that_came_before(tmp_path: Path) -> None:
+    directory, spec = prepared(tmp_path)
+    assert external.run(directory, spec, tmp_path / "datasets").status == "ok"
+    sealed = load_test(tmp_path / "datasets" / "log")
+    ranks = external.ranks_of(directory / "checkpoint.safetensors", tmp_path / "p", tmp_path / "datasets", sealed)
+    for user, target in enumerate(sealed.targets):
+        seen = sealed.items[sealed.offsets[user] : sealed.offsets[user + 1]]
+        first = np.setdiff1d(np.arange(spec.num_items or 50), seen)[:20].tolist()
+        assert ranks[user] == (first.index(target) + 1 if target in first else 51)
+
+
+def test_a_trial_of_a_trainer_that_is_gone_says_so(tmp_path: Path) -> None:
+    directory, spec = prepared(tmp_path)
+    registry.remove(tmp_path / "trainers", "mine")
+    result: TrialResult = external.run(directory, spec, tmp_path / "datasets")
+    assert (result.status, result.message) == ("crashed", "No backbone 'mine'; there are sasrec, hstu.")

@@ -79,9 +79,9 @@ async def start_study(
     `backbone`: sasrec, hstu or a trainer that the user registered. Trains nothing: run_trial without changes trains the
     default, trial 0. Not for going on with a study: pass its study_id to run_trial. `space` fixes or narrows fields:
     {"dropout": 0.2, "hidden_dim": [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto"
-    ends trainings that fall hopelessly behind earlier ones (status `stopped`; never trial 0 or a replicate), "off" trains
-    each to its end. `guardrails` keep configurations that violate them from being chosen: {"coverage@10": {"min": 0.2},
-    "parameters": {"max": 1e6}}.
+    ends trainings that fall hopelessly behind earlier ones (status `stopped`; never trial 0 or a replicate), "off"
+    trains each to its end. `guardrails` keep configurations that violate them from being chosen:
+    {"coverage@10": {"min": 0.2}, "parameters": {"max": 1e6}}.
     Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from server.cli import main
@@ -251,21 +253,40 @@ def test_a_trainer_that_is_asked_to_end_may_leave_what_it_has(tmp_path: Path) ->
     assert result.validation["ndcg@10"] > 0
 
 
-@pytest.mark.parametrize("source", ["the example", "a trainer of the tests"])
-def test_a_study_tunes_it_like_any_backbone(source: str, tmp_path: Path) -> None:
+def rectools(folder: Path) -> Path:
+    """space.yaml of the RecTools example, for the interpreter that has RecTools, with two epochs a training."""
+    python = os.environ.get("VIRTUALMLE_RECTOOLS_PYTHON")
+    if python is None:
+        pytest.skip("VIRTUALMLE_RECTOOLS_PYTHON names no interpreter with rectools[torch] and safetensors")
+    example = EXAMPLE.parent / "rectools_sasrec"
+    folder.mkdir()
+    (folder / "train.py").write_text((example / "train.py").read_text())
+    written = yaml.safe_load((example / "space.yaml").read_text())
+    written["command"][0] = python
+    written["fields"]["epochs"] |= {"default": 2, "high": 3}
+    (folder / "space.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+    return folder / "space.yaml"
+
+
+@pytest.mark.parametrize("source", ["item_knn", "rectools_sasrec", "sasrec"])
+def test_the_same_drive_tunes_the_examples_and_a_built_in_backbone(source: str, tmp_path: Path) -> None:
     home, report = tmp_path / "home", tmp_path / "report"
-    space = EXAMPLE / "space.yaml" if source == "the example" else trainer(tmp_path / "source")
-    registry.add(Settings(home=home).trainers, "mine", space)
+    if source != "sasrec":
+        space = rectools(tmp_path / "source") if source == "rectools_sasrec" else EXAMPLE / "space.yaml"
+        registry.add(Settings(home=home).trainers, source, space)
     lines = "\n".join(f"{user} " + " ".join(str((user * 7 + step * 3) % 50) for step in range(8)) for user in range(90))
     (tmp_path / "log.txt").write_text(lines)
     add(Settings(home=home).datasets, "log", tmp_path / "log.txt")
-    plan = Plan(dataset="log", backbone="mine", policy="random", trials=6)
+    fixed = {"max_epochs": 2, "hidden_dim": 16, "max_length": 10} if source == "sasrec" else {}
+    plan = Plan(dataset="log", backbone=source, policy="playbook", trials=6, fixed=fixed, early_stop="off")
     assert run_drive(plan, lambda: connect(home), home / "reports", report, False) == 0
     found = json.loads((report / "report.json").read_text())
-    assert found["backbone"] == "mine"
+    assert found["backbone"] == source
     assert {trial["status"] for trial in found["trials"]} == {"ok"}
     assert len({trial["number"] for trial in found["trials"]}) == 6
-    assert found["best"]["test"]["recall@20"] >= 0
+    assert 0 <= found["best"]["test"]["recall@20"] <= 1
+    measured = {"coverage@10", "popularity@10", "ms_per_1000_users"}
+    assert all(set(trial["measures"]) == measured for trial in found["trials"])
     assert found["test_reveal"] == 1
 
 

@@ -22,6 +22,8 @@ from server.drive.plan import (
     limits_of,
 )
 from server.settings import load_settings
+from trainers import registry
+from trainers.spec import SPECS
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -66,6 +68,8 @@ def drive(
     engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens)
     if token_file is not None and url is None:
         raise typer.BadParameter("--token-file belongs to --url.")
+    if url is None:
+        _check_backbone(backbone, load_settings(home).trainers)
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
         filter_seen, engineer, url, early_stop, _told(limits_of, guardrail),
@@ -82,6 +86,14 @@ def drive(
         return connect_home(home)
 
     raise typer.Exit(run_drive(plan, connect, load_settings(home).reports, report, as_json))
+
+
+def _check_backbone(name: str, trainers_dir: Path) -> None:
+    if name not in SPECS:
+        try:
+            registry.find(trainers_dir, name)
+        except registry.TrainerError as error:
+            raise typer.BadParameter(str(error)) from None
 
 
 def _told(read: Callable[[list[str]], Told], settings: list[str] | None) -> Told:

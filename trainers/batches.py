@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers.data import TrainingData
 from trainers.fields import Spec
+
+if TYPE_CHECKING:  # a model that was taken home runs without what reads datasets
+    from trainers.data import TrainingData
 
 Stream = Literal["weights", "order", "negatives", "dropout"]
 STREAMS: tuple[Stream, ...] = ("weights", "order", "negatives", "dropout")

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainers import native
 from trainers.backbones import Encoder
 from trainers.batches import newest, rows_of
-from trainers.data import HeldOut
+from trainers.held_out import HeldOut
 from trainers.metrics import Filter
 
 BLOCK_USERS = 1024

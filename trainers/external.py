@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
 from trainers import registry
-from trainers.data import HeldOut, TrainingData, find_by_hash, load_training
+from trainers.data import TrainingData, find_by_hash, load_training
+from trainers.held_out import HeldOut
 from trainers.metrics import LIST, filter_rule, measures_of, metrics_of
 from trainers.registry import ExternalTrainer
 from trainers.spec import Epoch, Outcome, TrialResult, TrialSpec

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers.data import TrainingData
+if TYPE_CHECKING:  # a model that was taken home runs without what reads datasets
+    from trainers.data import TrainingData
+
 
 Norm = Literal["sqrt", "count", "none"]
 Ints = npt.NDArray[np.int64]

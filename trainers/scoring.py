@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainers import priors
 from trainers.backbones import Encoder
-from trainers.data import TrainingData
 from trainers.evaluate import Block, Boosts, Evaluation, Everyone, Ranking, Scores, ranked, whole
 from trainers.fields import Spec
+
+if TYPE_CHECKING:  # a model that was taken home runs without what reads datasets
+    from trainers.data import TrainingData
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Datasets: import, split, facts, baselines and the generated demo. No torch."""
 
 from trainers.data.baselines import baselines
-from trainers.data.dataset import Dataset, HeldOut, ImportReport, TrainingData
+from trainers.data.dataset import Dataset, ImportReport, TrainingData
 from trainers.data.demo import add_demo, ensure
 from trainers.data.errors import NAME_PATTERN, DataError
 from trainers.data.importing import add
@@ -12,7 +12,6 @@ __all__ = [
     "NAME_PATTERN",
     "DataError",
     "Dataset",
-    "HeldOut",
     "ImportReport",
     "TimeSplit",
     "TrainingData",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from trainers.held_out import HeldOut
 from trainers.spec import DatasetFacts
 
 SPLIT = "leave-one-out"
@@ -83,15 +84,6 @@ class TrainingData:
         wanted[self.validated] = True
         kept = np.concatenate(([0], np.cumsum(lengths[self.validated])))
         return HeldOut(self.items[np.repeat(wanted, lengths)], kept.astype(np.int64), self.validation)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Items to find: `targets` (F,) int32, each after the history of its user, packed like training items."""
-
-    items: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)

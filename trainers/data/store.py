@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
-from trainers.data.dataset import SPLIT, Dataset, HeldOut, ImportReport, Sequences, TrainingData
+from trainers.data.dataset import SPLIT, Dataset, ImportReport, Sequences, TrainingData
 from trainers.data.errors import NAME_PATTERN, DataError, check_name, foreign
 from trainers.data.facts import facts_of
 from trainers.data.split import Arrays, parts
 from trainers.data.staging import publish, staging_folder, throw_away
+from trainers.held_out import HeldOut
 
 
 def find(datasets_dir: Path, name: str) -> Dataset:

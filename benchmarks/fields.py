@@ -33,10 +33,10 @@ HEAD = """# What each field does
 
 Validation ndcg@10 of the preset `strong` with one change, against the preset, over the same seeds. A change of
 structure or training is trained anew: its interval comes from seed noise (`memory/noise.py`), pooled over all changes
-of the table that keep half of the preset's score. A change of scoring takes the weights of the preset's trainings: it is
-compared seed by seed, and its interval comes from how those differences vary, pooled likewise; it says nothing of other
-users. "helps" and "hurts" are beyond what thirty changes without any effect would reach in one table of ten; "may help"
-is a gain that one in ten such changes would show. Losses over negatives start from a plateau that a patience of 8 epochs
+of the table that keep half of the preset's score. A change of scoring takes the weights of the preset's trainings: it
+is compared seed by seed, and its interval comes from how those differences vary, pooled likewise; it says nothing of
+other users. "helps" and "hurts" are beyond what thirty changes without any effect would reach in one table of ten; "may
+help" is a gain that one in ten such changes would show. Binary losses start from a plateau that a patience of 8 epochs
 does not always outlast.
 
 """

@@ -63,7 +63,8 @@ def test_ranks_of_item_knn_equal_those_of_a_dense_ranking(
 ) -> None:
     monkeypatch.setattr(item_knn, "_PAIRS", pairs)
     monkeypatch.setattr(item_knn, "NEIGHBOURS", 4)
-    monkeypatch.setattr(item_knn, "NEWEST", 6)
+    monkeypatch.setattr(item_knn, "NEWEST", (12, 6))
+    monkeypatch.setattr(item_knn, "MOST_PAIRS", 60 * 6**2)  # so that six items of each history count, not twelve
     random = np.random.default_rng(0)
     data = _data([random.integers(0, 25, size=random.integers(3, 15)).tolist() for _ in range(60)])
     has = np.zeros((60, data.num_items))

@@ -160,7 +160,10 @@ def test_a_broken_trainer_gets_one_line_that_says_how(
         ("command: []\nfields: {}", "command is empty"),
         ("command: [python]\nfields: {a: {default: 1}}", "a is a number and needs low and high"),
         ("command: [python]\nfields: {a: {default: 9, low: 1, high: 5}}", "a=9 is not allowed: a is 1 to 5"),
-        ("command: [python]\nfields: {a: {default: 1, low: 1, high: 5, hgih: 3}}", "fields.a.hgih: Extra inputs"),
+        (
+            "command: [python]\nfields: {a: {default: 1, low: 1, high: 5, hgih: 3}}",
+            "a has no 'hgih'; a field may have kind",
+        ),
         (
             "command: [python]\nfields: {a: {default: x, choices: [x, y], when: [{field: b, values: [1]}]}}",
             "has no field 'b'",
@@ -169,6 +172,9 @@ def test_a_broken_trainer_gets_one_line_that_says_how(
             "command: [python]\nfields: {a: {default: x, choices: [x, y], when: [{field: a, values: [x]}]}}",
             "the conditions of its fields wait on each other",
         ),
+        ("command: [python]\nfields: {a: {default: 0.5, low: 0, high: 1, scale: log}}", "a has scale log and low 0"),
+        ("command: [python]\nfields: {a: {low: 0, high: 1}}", "a.default: Field required"),
+        ("command: [python]\nfields: {a: {default: 1, low: x, high: 3}}", "a.low: Input should be a valid number"),
         ("command: [python\n", "is no YAML"),
     ],
 )

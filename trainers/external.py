@@ -96,8 +96,8 @@ def run(
             raise Misbehaved(f"it left no {RANKS}")
     except (Misbehaved, ValueError, OSError) as error:
         log.error("%s", error)
-        text = f"Trainer {trial.backbone}: {error}" if isinstance(error, Misbehaved) else " ".join(str(error).split())
-        status, values = "crashed", {"message": text}
+        named = f"Trainer {trial.backbone}: " if isinstance(error, Misbehaved) else ""
+        status, values = "crashed", {"message": named + " ".join(str(error).split())}
     return TrialResult(
         trial_id=trial.trial_id,
         status=status,
@@ -117,7 +117,11 @@ def ranks_of(checkpoint: Path, folder: Path, datasets: Path, wanted: HeldOut) ->
     trial = TrialSpec.model_validate_json((checkpoint.parent / "spec.json").read_bytes())
     trainer = registry.find(datasets.parent / TRAINERS, trial.backbone)
     train = find_by_hash(datasets, trial.dataset_hash).path / "train.safetensors"
-    return _places(_predictions(trainer, folder, trial, checkpoint, train, wanted), wanted, trial.num_items or 0)
+    try:
+        lists = _predictions(trainer, folder, trial, checkpoint, train, wanted)
+    except Misbehaved as error:
+        raise Misbehaved(f"Trainer {trial.backbone}: {error}") from None
+    return _places(lists, wanted, trial.num_items or 0)
 
 
 def _give(directory: Path, spec: TrialSpec, train: Path) -> None:
@@ -139,8 +143,8 @@ def _command(
         until = inf
         while process.poll() is None:
             now = time.monotonic()
-            if ended_by is None and (cancelled() or now >= deadline):
-                ended_by = "cancelled" if cancelled() else "timed_out"
+            if ended_by is None and ((asked := cancelled()) or now >= deadline):
+                ended_by = "cancelled" if asked else "timed_out"
                 until = now + OBEY_SECONDS
                 process.terminate()
             elif now >= until:

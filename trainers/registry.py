@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainers.data.errors import NAME_PATTERN
-from trainers.space import Conditions, Field, Group, Kind, Scale, Space, SpaceError, Value
+from trainers.space import Field, Space, SpaceError
 from trainers.spec import SPECS
 
 
@@ -43,29 +43,14 @@ class ExternalTrainer(BaseModel):
         return f"{self.name}-{digest.hexdigest()[:12]}"
 
 
-class _Field(BaseModel):
-    """A field as the YAML file writes it; what is left out follows from the default."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    default: Value
-    kind: Kind | None = None
-    group: Group = "training"
-    low: float | None = None
-    high: float | None = None
-    scale: Scale = "linear"
-    zero: bool = False
-    choices: tuple[Value, ...] = ()
-    when: Conditions = ()
-    neutral: Value | None = None
-    about: str = ""
+_KEYS = [key for key in Field.model_fields if key not in ("name", "fixed")]
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     command: str | tuple[str, ...]
-    fields: dict[str, _Field]
+    fields: dict[str, dict[str, Any]]
     divisible: tuple[tuple[str, str], ...] = ()
 
 
@@ -105,20 +90,7 @@ def _absolute(command: tuple[str, ...] | list[str], folder: Path) -> tuple[str, 
 
 
 def _space(name: str, given: _File, path: Path) -> Space:
-    fields: list[Field] = []
-    for field_name, written in given.fields.items():
-        if written.kind is not None:
-            kind = written.kind
-        elif written.choices:
-            kind = "choice"
-        elif isinstance(written.default, bool):
-            kind = "bool"
-        else:
-            kind = "int" if isinstance(written.default, int) else "float"
-        if kind in ("int", "float") and (written.low is None or written.high is None):
-            raise TrainerError(f"{str(path)!r}: {field_name} is a number and needs low and high.")
-        values = written.model_dump(exclude={"when", "kind"})
-        fields.append(Field(name=field_name, kind=kind, when=written.when, **values))
+    fields = [_field(field_name, written, path) for field_name, written in given.fields.items()]
     space = Space(backbone=name, fields=tuple(fields), divisible=given.divisible)
     try:
         for field in fields:
@@ -131,6 +103,26 @@ def _space(name: str, given: _File, path: Path) -> Space:
     except RecursionError:
         raise TrainerError(f"{str(path)!r}: the conditions of its fields wait on each other.") from None
     return space
+
+
+def _field(name: str, written: dict[str, Any], path: Path) -> Field:
+    """A field as the file writes it; what it leaves out follows from the default."""
+    if unknown := set(written) - set(Field.model_fields) | {"name", "fixed"} & set(written):
+        raise TrainerError(f"{str(path)!r}: {name} has no {min(unknown)!r}; a field may have {', '.join(_KEYS)}.")
+    kinds = {bool: "bool", int: "int", str: "choice"}
+    kind = "choice" if "choices" in written else kinds.get(type(written.get("default")), "float")
+    try:
+        field = Field.model_validate({"name": name, "kind": kind, "group": "training", **written})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (name, *first["loc"])))
+        raise TrainerError(f"{str(path)!r}: {where}: {first['msg']}") from None
+    if field.kind in ("int", "float"):
+        if field.low is None or field.high is None:
+            raise TrainerError(f"{str(path)!r}: {name} is a number and needs low and high.")
+        if field.scale == "log" and field.low <= 0:
+            raise TrainerError(f"{str(path)!r}: {name} has scale log and low {field.low:g}; that must be above 0.")
+    return field
 
 
 def add(trainers_dir: Path, name: str, path: Path) -> ExternalTrainer:

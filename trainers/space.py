@@ -16,7 +16,6 @@ Value = bool | int | float | str
 Config = dict[str, Value]
 Group = Literal["architecture", "training", "regularization", "scoring"]
 Kind = Literal["int", "float", "bool", "choice"]
-Scale = Literal["linear", "log"]
 
 
 class SpaceError(ValueError):
@@ -71,7 +70,7 @@ class Knob:
     group: Group
     low: float | None = None
     high: float | None = None
-    scale: Scale = "linear"
+    scale: Literal["linear", "log"] = "linear"
     zero: bool = False
     when: tuple[Condition, ...] = ()
     neutral: Value | None = None
@@ -89,7 +88,7 @@ class Field(BaseModel):
     group: Group
     low: float | None = None
     high: float | None = None
-    scale: Scale = "linear"
+    scale: Literal["linear", "log"] = "linear"
     zero: bool = False
     choices: tuple[Value, ...] = ()
     when: Conditions = ()

@@ -21,6 +21,7 @@ from trainers.backbones import Encoder
 from trainers.data import TrainingData, find_by_hash, load_training
 from trainers.evaluate import Diverged, Evaluation
 from trainers.metrics import LIST, measures_of, metrics_of
+from trainers.registry import TrainerError
 from trainers.reuse import Source, read_source
 from trainers.scoring import Scoring, rank_all
 from trainers.spec import SPECS, Epoch, Outcome, TrialResult, TrialSpec
@@ -52,27 +53,17 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
             if trial.backbone not in SPECS:
                 result = external.run(directory, trial, datasets, cancelled, deadline)
             else:
-                result = _built_in(directory, trial, datasets, keep, cancelled, deadline)
+                data = load_training(find_by_hash(datasets, trial.dataset_hash).path)
+                source = _source(directory, trial, data)
+                if source is not None:
+                    result = _reused(directory, trial, data, source, keep)
+                else:
+                    result = _trained(directory, trial, data, keep, cancelled, deadline)
         except Exception as error:
             log.exception("trial %s failed", trial.trial_id)
             result = _result(trial, _status_of(error), history, message=line_of(error))
     log.info("%s %s", result.status, result.message)
     write(directory / "result.json", result)
-
-
-def _built_in(
-    directory: Path,
-    trial: TrialSpec,
-    datasets: Path,
-    keep: Callable[[Epoch], None],
-    cancelled: Callable[[], bool],
-    deadline: float,
-) -> TrialResult:
-    data = load_training(find_by_hash(datasets, trial.dataset_hash).path)
-    source = _source(directory, trial, data)
-    if source is not None:
-        return _reused(directory, trial, data, source, keep)
-    return _trained(directory, trial, data, keep, cancelled, deadline)
 
 
 def write(path: Path, record: BaseModel) -> None:
@@ -89,7 +80,7 @@ def line_of(error: Exception) -> str:
         where = "".join(f" {part}" for part in first["loc"])
         return f"{error.title}{where}: {first['msg'].removeprefix('Value error, ')}"
     text = " ".join(str(error).split())[:500]
-    speaks_for_itself = isinstance(error, (Diverged, checkpoint.CheckpointError))
+    speaks_for_itself = isinstance(error, (Diverged, checkpoint.CheckpointError, external.Misbehaved, TrainerError))
     return text if speaks_for_itself else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 

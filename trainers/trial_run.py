@@ -42,7 +42,7 @@ def check_trainer(space: Path, home: Path, seconds: float) -> Iterator[str]:
         checkpoint = directory / "checkpoint.safetensors"
         ranks = external.ranks_of(checkpoint, home / "predict", home / "datasets", sealed)
     except external.Misbehaved as error:
-        raise TrainerError(f"Trainer checked: {error}") from None
+        raise TrainerError(str(error)) from None
     yield f"test: predictions for {len(ranks)} users, ndcg@10 {metrics_of(ranks)['ndcg@10']:.4f}"
 
 

@@ -12,8 +12,10 @@ from trainers.data.dataset import TrainingData
 Ints = npt.NDArray[np.int64]
 NEIGHBOURS = 100
 """Most similar items kept for each item."""
-NEWEST = 50
-"""Of a longer history only so many items count, or the number of pairs would grow with the square of its length."""
+NEWEST = (50, 25, 12, 6)
+"""Of a longer history only so many items count, the first number that leaves at most MOST_PAIRS pairs, or the last."""
+MOST_PAIRS = 10_000_000
+"""Their number grows with the square of a history, and this runs beside everything else that the owner does."""
 _PAIRS = 5_000_000
 """Pairs held at once."""
 
@@ -63,7 +65,8 @@ def _newest(data: TrainingData) -> Ints:
     """Sorted numbers user * num_items + item of the newest training items of each user, each once."""
     lengths = np.diff(data.offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
-    recent = np.repeat(data.offsets[1:], lengths) - np.arange(len(users)) <= NEWEST
+    most = next((n for n in NEWEST if (np.minimum(lengths, n) ** 2).sum() <= MOST_PAIRS), NEWEST[-1])
+    recent = np.repeat(data.offsets[1:], lengths) - np.arange(len(users)) <= most
     return np.unique(users[recent] * data.num_items + data.items[recent])
 
 

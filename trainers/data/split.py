@@ -68,43 +68,40 @@ def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
     Users with training events come first, so who and what appears later moves no number of theirs.
     """
     training = training_part(sequences)
-    valid_users, valid_items, _ = _first_after(sequences, cuts.valid, cuts.test)
-    known = valid_users < len(training.offsets) - 1
+    users, places = _first_after(sequences, cuts.valid, cuts.test)
+    known = users < len(training.offsets) - 1
     if not known.any():
         raise DataError("No user has an event both before and in the validation period; move the cuts.")
     train: Arrays = {
         "items": training.items,
         "offsets": training.offsets,
-        "validation": valid_items[known],
-        "validated": valid_users[known],
+        "validation": sequences.items[places[known]],
+        "validated": users[known],
     }
-    test_users, test_items, histories = _first_after(sequences, cuts.test, inf)
-    known = np.array([len(history) > 0 for history in histories], dtype=bool)
-    if not known.any():
+    users, places = _first_after(sequences, cuts.test, inf)
+    lengths = places - sequences.offsets[users]
+    users, places, lengths = users[lengths > 0], places[lengths > 0], lengths[lengths > 0]
+    if not len(users):
         raise DataError("No user has an event both before and in the test period; move the cuts.")
-    kept = [history for history in histories if len(history)]
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    before = np.repeat(places - offsets[1:], lengths) + np.arange(offsets[-1])  # where their histories stand
     sealed: Arrays = {
-        "test": test_items[known],
-        "items": np.concatenate(kept),
-        "offsets": np.concatenate(([0], np.cumsum([len(history) for history in kept]))).astype(np.int64),
-        "users": test_users[known],
+        "test": sequences.items[places],
+        "items": sequences.items[before],
+        "offsets": offsets.astype(np.int64),
+        "users": users,
     }
     return train, sealed
 
 
-def _first_after(
-    sequences: Sequences, begin: float, end: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], list[npt.NDArray[np.int32]]]:
-    """Users with an event from `begin` on and before `end`, the first item of each, and what they had before."""
+def _first_after(sequences: Sequences, begin: float, end: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Users with an event from `begin` on and before `end`, and the place of the first among all events."""
     times = sequences.times
     assert times is not None
     inside = np.flatnonzero((times >= begin) & (times < end))
     owners = np.searchsorted(sequences.offsets, inside, side="right") - 1
     users, first = np.unique(owners, return_index=True)
-    places = inside[first]
-    starts = sequences.offsets[users]
-    histories = [sequences.items[start:place] for start, place in zip(starts, places, strict=True)]
-    return users, sequences.items[places], histories
+    return users, inside[first]
 
 
 def _begin(given: datetime | None, days: float | None, after: float, second: float, what: str) -> float:

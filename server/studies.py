@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from memory.noise import Comparison, Sigma, compare, estimate
+from memory.noise import Comparison, Sigma, compare, compare_paired, estimate
 from memory.records import NewTrial, Study, Trial
 from server.guardrails import violations
 from trainers.fingerprint import fingerprint
@@ -120,7 +120,18 @@ def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence
         return Judgement(noise, rivals[0], _stopped(study, trial, rivals[0]))
     if not rivals or not own or score_of(study, trial) is None or violations(study.guardrails, own[0].trials):
         return Judgement(noise, rivals[0] if rivals else None, None)
-    return Judgement(noise, rivals[0], compare(own[0].scores, rivals[0].scores, noise))
+    return Judgement(noise, rivals[0], compared(own[0], rivals[0], noise))
+
+
+def compared(own: Standing, rival: Standing, noise: Sigma) -> Comparison:
+    """`own` beside `rival`: where both scored the same weights, only those, seed by seed."""
+    weights = {trial.fingerprint: score for trial, score in zip(rival.trials, rival.scores, strict=True)}
+    pairs = [
+        (score, weights[trial.fingerprint])
+        for trial, score in zip(own.trials, own.scores, strict=True)
+        if trial.fingerprint is not None and trial.fingerprint in weights
+    ]
+    return compare_paired(pairs, noise) if pairs else compare(own.scores, rival.scores, noise)
 
 
 def _stopped(study: Study, trial: Trial, against: Standing) -> Comparison:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from memory.noise import Sigma, compare, estimate, half_width, prior, rescaled, t_quantile
+from memory.noise import PAIRED_SHARE, Sigma, compare, compare_paired, estimate, half_width, prior, rescaled, t_quantile
 
 # One-sided quantiles from printed tables of Student's t, to their printed digits.
 TABLE = [
@@ -154,11 +154,26 @@ def test_means_over_seeds_are_compared_and_their_order_is_nothing() -> None:
     assert compare([0.05, 0.06], [0.05, 0.04], noise) == compare([0.06, 0.05], [0.04, 0.05], noise)
 
 
+def test_two_scorings_of_the_same_weights_are_compared_by_pairs() -> None:
+    noise = Sigma(0.03, 4)
+    found = compare_paired([(0.052, 0.050), (0.045, 0.043)], noise)
+    assert found.delta == pytest.approx(0.097 / 0.093 - 1)
+    needed = t_quantile(0.9 ** (1 / 30), 4) * 0.03 * PAIRED_SHARE / 2**0.5
+    assert found.high - found.delta == pytest.approx(needed)
+    assert found.words == (
+        "+4.3 % against the incumbent is promising but not yet beyond seed noise (±5.4 % needed with 2 pairs on the "
+        "same weights)."
+    )
+    alone = compare([0.052, 0.045], [0.050, 0.043], noise)
+    assert (found.verdict, alone.verdict) == ("retest", "tied")
+
+
 def test_an_incumbent_at_zero_is_beaten_by_anything_and_tied_by_zero() -> None:
     found = compare([0.05], [0.0], Sigma(0.03, 4))
     assert (found.delta, found.verdict) == (1.0, "better")
     assert compare([0.0], [0.0], Sigma(0.03, 4)).verdict == "tied"
     assert compare([0.0], [0.05], Sigma(0.03, 4)).delta == -1.0
+    assert compare_paired([(0.05, 0.0)], Sigma(0.03, 4)).delta == 1.0
 
 
 @pytest.mark.parametrize(

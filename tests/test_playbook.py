@@ -7,19 +7,21 @@ import pytest
 
 from server.policies.base import Brief, Lesson, Observation, Proposal
 from server.policies.lessons import hints
-from server.policies.playbook import Playbook, diagnoses, incumbent, target
+from server.policies.playbook import Playbook, diagnoses, incumbent, target, usual_seconds
 from server.policies.rules import ALWAYS, DEEPER, DIAGNOSES, FASTER_RATE, LESS_DROPOUT, SHALLOWER, WIDER
 from trainers.fields import space_of
 from trainers.space import Config, Space
 from trainers.spec import SPECS
 
-SPACE = space_of(SPECS["sasrec"])
+WHOLE = space_of(SPECS["sasrec"])
+SPACE = WHOLE.restrict({"item_cf_alpha": 0, "transition_alpha": 0})
+"""Without the moves that come before all others."""
 RICH = {"users": 50_000.0, "mean_length": 30.0}
 
 
 def seen(number: int, score: float | None, changes: Config | None = None, **values: Any) -> Observation:
     """A training of the default with `changes`; `number` names it."""
-    config = SPACE.apply(SPACE.default(), changes or {})
+    config = WHOLE.apply(WHOLE.default(), changes or {})
     given: dict[str, Any] = {
         "trial_id": f"t-{number}", "number": number, "config": config, "seed": 0, "score": score,
         "status": "ok" if score is not None else "diverged", "changes": changes or {}, "seconds": 10.0,
@@ -63,6 +65,34 @@ def test_sparse_data_raises_the_rate_and_then_takes_a_block_away() -> None:
     )
     second = proposed(seen(0, 0.05), seen(1, 0.05, first.changes, verdict="tied"), facts=sparse)
     assert second.changes == {"num_blocks": 1}
+
+
+def test_the_last_configurations_score_the_best_weights_anew() -> None:
+    history = [seen(0, 0.05)]
+    changes: list[Config] = []
+    for number in range(1, 8):
+        proposal = proposed(*history, space=WHOLE, trials_left=8 - number)
+        changes.append(proposal.changes)
+        history.append(seen(number, 0.04, proposal.changes, verdict="worse"))
+    assert [set(change) <= {"item_cf_alpha", "transition_alpha"} for change in changes] == [False] * 5 + [True] * 2
+    assert changes[5:] == [{"item_cf_alpha": 1.0}, {"transition_alpha": 1.0}]
+
+
+def test_counts_that_helped_are_tried_heavier() -> None:
+    counts: Config = {"item_cf_alpha": 1.0}
+    history = [seen(0, 0.05), seen(1, 0.06, counts), seen(1, 0.06, counts, trial_id="t-2", seed=1, replicate_of="t-1")]
+    history += [seen(number, 0.04, {"dropout": number / 10}, verdict="worse") for number in (2, 3)]
+    assert proposed(*history, space=WHOLE, trials_left=1).changes == {"item_cf_alpha": 2.0}
+
+
+def test_scorings_of_old_weights_say_nothing_of_how_long_a_training_takes() -> None:
+    cheap = [seen(number, 0.04, {"learning_rate": 0.002}, seconds=0.1, reused=True) for number in (1, 2, 3)]
+    assert usual_seconds([seen(0, 0.05), *cheap]) == 10.0
+
+
+def test_without_weights_there_is_nothing_to_score_anew() -> None:
+    failed = seen(0, None, diagnosis=("unstable: it diverged",))
+    assert proposed(failed, space=WHOLE, trials_left=1).changes == {"learning_rate": 0.000333}
 
 
 def test_a_training_that_eats_the_budget_is_slow() -> None:

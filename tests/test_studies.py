@@ -52,6 +52,19 @@ def test_a_large_lead_is_better_and_a_large_loss_worse() -> None:
     assert [verdict.verdict if verdict else None for verdict in verdicts] == [None, "better", "worse"]
 
 
+def test_two_scorings_of_the_same_weights_are_compared_seed_by_seed() -> None:
+    default = [trial(0, score, seed=seed, fingerprint=f"f{seed}") for seed, score in enumerate((0.050, 0.060))]
+    counts = trial(1, 0.062, changes={"item_cf_alpha": 1.0}, seed=1, fingerprint="f1", weights_of="t-0-1")
+    found = studies.judge(study(), counts, [*default, counts]).comparison
+    assert found is not None
+    assert found.delta == pytest.approx(0.062 / 0.060 - 1)
+    assert "1 pair on the same weights" in found.words
+    other = trial(1, 0.062, changes={"dropout": 0.1}, seed=1, fingerprint="f2")
+    found = studies.judge(study(), other, [*default, other]).comparison
+    assert found is not None
+    assert found.delta == pytest.approx(0.062 / 0.055 - 1)
+
+
 def test_a_judgement_does_not_change_when_later_trials_land() -> None:
     trials = [trial(0, 0.05), trial(1, 0.06, changes={"dropout": 0.1})]
     later = [*trials, trial(2, 0.9, changes={"dropout": 0.2}), trial(0, 0.02, seed=1)]

@@ -38,6 +38,8 @@ class Observation:
     seconds: float = 0.0
     epochs: int = 0
     best_epoch: int | None = None
+    reused: bool = False
+    """Whether it scored the weights of another trial: its seconds are those of one evaluation."""
     reached: float | None = None
     """What a training that was stopped early had reached: less than its score would have been."""
 

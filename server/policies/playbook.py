@@ -18,6 +18,8 @@ EFFECT = 0.03
 """The gain that a move is expected to bring where it helps: about the seed noise of 5,000 users."""
 STRIDE = 0.15
 """How far a local perturbation walks on a field's scale, at most."""
+SCORING_SHARE = 0.25
+"""Of the configurations: the last ones try other scorings of the weights that were found best."""
 BOUNDS_ONLY = ("max_epochs", "patience")
 """Fields that end a training rather than shape it: perturbed only where nothing else is free."""
 
@@ -50,7 +52,9 @@ class Playbook:
             return None
         best = incumbent(history, brief)
         seen, failed = tried(space, history), given_up(history)
-        for move in moves(space, best, brief):
+        for move in moves(
+            space, best, brief, late=brief.trials_left is not None and is_late(history, brief.trials_left)
+        ):
             config = _applied(space, best.config, move)
             if config is None or space.hash(config) in seen or _same_way(space, best, move) in failed:
                 continue
@@ -78,9 +82,14 @@ def can_repeat(history: Sequence[Observation], brief: Brief) -> bool:
     return brief.seconds_left is None or brief.seconds_left > usual_seconds(history)
 
 
+def is_late(history: Sequence[Observation], left: int) -> bool:
+    """Whether only the share of configurations is left that is meant for scorings."""
+    return left <= SCORING_SHARE * (len(standings(history)) + left)
+
+
 def usual_seconds(history: Sequence[Observation]) -> float:
-    """The median training so far; one that was stopped early says nothing of how long they take."""
-    return median([trial.seconds for trial in history if trial.status != "stopped"] or [0.0])
+    """The median training so far; one that was stopped early, or none at all, says nothing of how long they take."""
+    return median([trial.seconds for trial in history if trial.status != "stopped" and not trial.reused] or [0.0])
 
 
 def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:
@@ -135,25 +144,29 @@ def _same_way(space: Space, best: Standing, move: Move) -> tuple[str, bool | Val
     return move.field, way(best.config[move.field], move.value)
 
 
-def moves(space: Space, best: Standing, brief: Brief) -> Iterator[Move]:
-    """Every move on the incumbent, the most promising first: memory, diagnoses, then what is always worth a trial."""
+def moves(space: Space, best: Standing, brief: Brief, late: bool) -> Iterator[Move]:
+    """Every move on the incumbent, the most promising first: memory, diagnoses, then what is always worth a trial.
+
+    Other scorings of its weights come last, or first once it is `late`.
+    """
     told = hints(space, brief.memory)
     for hint in told:
         if hint.helped:
             why = f"{hint.lesson.heuristic_id} from {hint.lesson.dataset}: {hint.field} {hint.value} helped there"
             yield Move(hint.field, hint.value, why, 0.5, (hint.lesson.heuristic_id,))
     doubted = {(hint.field, hint.value) for hint in told if not hint.helped}
-    late: list[Move] = []
-    for name in diagnoses(best, brief):
+    unlikely: list[Move] = []
+    scoring = ["scoring"] if best.scores else []
+    for name in [*(scoring if late else []), *diagnoses(best, brief), *scoring]:
         for rule in DIAGNOSES.get(name, ALWAYS):
             move = _of_rule(space, best.config, rule, name)
             if move is None:
                 continue
             if (move.field, move.value) in doubted:
-                late.append(move)
+                unlikely.append(move)
             else:
                 yield move
-    yield from late
+    yield from unlikely
 
 
 def diagnoses(best: Standing, brief: Brief) -> list[str]:

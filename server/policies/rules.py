@@ -50,26 +50,41 @@ PLAIN_SCORES = Rule("normalize_embeddings", "plain dot products did better on sm
                     confidence=0.4)  # fmt: skip
 COSINE = Rule("normalize_embeddings", "cosine scores take popularity out of the norms", to=True,
               confidence=0.2)  # fmt: skip
+ROTARY = Rule("position", "turning queries and keys by distance needs no position learned", to="rotary",
+              confidence=0.3)  # fmt: skip
+POST_NORM = Rule("block_norm", "normalising sums keeps states of all depths alike", to="post", confidence=0.3)
+
+SCORING: tuple[Rule, ...] = (
+    Rule("item_cf_alpha", "what stood near the newest items, which the encoder smooths over", to=1.0, confidence=0.45),
+    Rule("item_cf_alpha", "counts may weigh more", times=2, until=2.0, confidence=0.35),
+    Rule("transition_alpha", "what followed the newest items", to=1.0, confidence=0.35),
+    Rule("prior_recent_k", "only the newest item's relations", to=1, confidence=0.25),
+)
+"""On weights that are there: each costs one evaluation, and is measured on the very weights that are taken home."""
 
 DIAGNOSES: dict[str, tuple[Rule, ...]] = {
+    "scoring": SCORING,
     "memory": (SMALLER_BATCH, SAMPLED, SHORTER, NARROWER),
     "unstable": (CALMER_RATE, CLIP, LARGER_BATCH),
     "undertrained": (FASTER_RATE, MORE_EPOCHS, SMALLER_BATCH),
     "overfitting": (MORE_DROPOUT, DECAY, SHALLOWER, NARROWER),
     "underfitting": (FASTER_RATE, LESS_DROPOUT, FULL, WIDER, PLAIN_SCORES, DEEPER),
     "slow": (FASTER_RATE, SHALLOWER, LARGER_BATCH, SAMPLED),
-    "sparse": (FASTER_RATE, SHALLOWER, LESS_DROPOUT, WIDER, FULL, PLAIN_SCORES),
+    "sparse": (FASTER_RATE, SHALLOWER, ROTARY, POST_NORM, LESS_DROPOUT, WIDER, FULL, PLAIN_SCORES),
 }
 """By the word that a diagnosis starts with, the most promising move first."""
 
 ALWAYS: tuple[Rule, ...] = (
-    FASTER_RATE, WIDER, LESS_DROPOUT, SMALLER_BATCH, MORE_DROPOUT, SHALLOWER, FULL, DECAY,
+    FASTER_RATE, WIDER, LESS_DROPOUT, SMALLER_BATCH, MORE_DROPOUT, SHALLOWER, FULL, ROTARY, POST_NORM, DECAY,
     Rule("attention_dropout", "near zero is the rule; a little is worth one trial", to=0.1, confidence=0.2),
     Rule("num_heads", "one head has the whole width to compare with", to=1, confidence=0.25),
     Rule("linear_dim", "wider values a head", times=2, until=64, confidence=0.3, backbone="hstu"),
     Rule("attention_dim", "wider queries and keys a head", times=2, until=64, confidence=0.3, backbone="hstu"),
     DEEPER, SLOWER_RATE, COSINE,
     Rule("temperature", "softer cosine scores", times=2, until=0.2, confidence=0.25),
+    Rule("feed_forward", "a gate lets the block choose what it adds", to="swiglu", confidence=0.25),
+    Rule("learning_rate_schedule", "the last epochs settle with small steps", to="cosine", confidence=0.2),
+    Rule("share_blocks", "one block's weights for all have less to memorise with", to=True, confidence=0.2),
     Rule("beta2", "a longer memory of gradient sizes suits rare items", to=0.999, confidence=0.25),
     Rule("tie_embeddings", "one table for input and output halves the parameters", to=True, confidence=0.4),
     Rule("num_negatives", "more negatives come nearer to the full softmax", times=2, until=2048, confidence=0.35),

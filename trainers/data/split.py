@@ -83,8 +83,10 @@ def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
     users, places, lengths = users[lengths > 0], places[lengths > 0], lengths[lengths > 0]
     if not len(users):
         raise DataError("No user has an event both before and in the test period; move the cuts.")
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    before = np.repeat(places - offsets[1:], lengths) + np.arange(offsets[-1])  # where their histories stand
+    offsets: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(lengths)))
+    before = np.repeat(places - offsets[1:], lengths) + np.arange(
+        int(offsets[-1]), dtype=np.int64
+    )  # where their histories stand
     sealed: Arrays = {
         "test": sequences.items[places],
         "items": sequences.items[before],

@@ -231,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--datasets", default="Office_Products", metavar="A,B")
     parser.add_argument("--backbones", default="sasrec,hstu", metavar="A,B")
     parser.add_argument("--seeds", default="0,1,2", metavar="A,B")
-    parser.add_argument("--changes", default="", metavar="NAME", action="append", help="a field, or FIELD=VALUE, …")
+    parser.add_argument("--changes", default=[], metavar="NAME", action="append", help="a field, or FIELD=VALUE, …")
     parser.add_argument("--write", action="store_true", help="write docs/fields.md")
     given = parser.parse_args(arguments)
     store = Store(given.results or RESULTS / "fields.jsonl")
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = given.datasets.split(",")
         datasets = [files.stored(Path(scratch) / "datasets", given.data, name) for name in names]
         seeds = [int(seed) for seed in given.seeds.split(",")]
-        asked = list(questions(datasets, given.backbones.split(","), {*given.changes} - {""}, seeds))
+        asked = list(questions(datasets, given.backbones.split(","), {*given.changes}, seeds))
         left = complete(store, wanted(asked, given.device, given.threads, Path(scratch)), given.minutes)
     print(tables(store.rows))
     if given.write:

@@ -23,8 +23,13 @@ from benchmarks import files, machine
 from benchmarks.entrants import Entrant
 from benchmarks.rows import RESULTS, Row, Store, Value
 from benchmarks.tables import duration, grouped, newest, table
+from memory.noise import Sigma, half_width
+from server.policies.sampling import changes_between
 from trainers.data import Dataset
 from trainers.data.demo import DEMO
+from trainers.fields import space_of
+from trainers.space import Space
+from trainers.spec import preset
 
 CODE = ("server", "memory", "prompts", "trainers")
 METRIC = "ndcg@10"
@@ -33,7 +38,7 @@ RECTOOLS_EPOCHS = 3
 """What its SASRecModel trains when nobody says otherwise."""
 
 
-def play(options: argparse.Namespace, home: Path) -> dict[str, Value]:
+def play(options: argparse.Namespace, dataset: Dataset, home: Path) -> dict[str, Value]:
     """Imports, tunes and reveals in `home`, whose owner is ended; the clock runs while the study does."""
     surroundings = {**os.environ, "PYTHONPATH": str(machine.ROOT), "VIRTUALMLE_THREADS": str(options.threads)}
     if options.device == "cpu":
@@ -55,12 +60,14 @@ def play(options: argparse.Namespace, home: Path) -> dict[str, Value]:
         seconds = time.monotonic() - started
     finally:
         said("server.cli", "stop")
-    return values_of(report, seconds)
+    spec = preset(report["preset"], report["backbone"], dataset.facts)
+    return values_of(report, seconds, space_of(type(spec), spec.model_dump()))
 
 
-def values_of(report: dict[str, Any], seconds: float) -> dict[str, Value]:
-    """What of report.json goes into the row."""
+def values_of(report: dict[str, Any], seconds: float, space: Space) -> dict[str, Value]:
+    """What of report.json goes into the row; the default of `space` is the study's."""
     trials, default, best = report["trials"], report["default"], report["best"] or {}
+    changes = changes_between(space, space.default(), best.get("config", space.default()))
     first = [trial["epochs"] for trial in trials if trial["number"] == 0 and trial["epochs"]]
     return {
         "seconds": seconds,
@@ -72,6 +79,11 @@ def values_of(report: dict[str, Any], seconds: float) -> dict[str, Value]:
         "best_validation": best.get("validation", {}).get(METRIC),
         "default_test": default["test"].get(METRIC),
         "best_test": best.get("test", {}).get(METRIC),
+        "default_seeds": len(default["trial_ids"]),
+        "best_seeds": len(best.get("trial_ids", [])),
+        "best_changes": ", ".join(f"{name}={value}" for name, value in changes.items()),
+        "sigma": report["noise"]["sigma"],
+        "df": report["noise"]["df"],
     }
 
 
@@ -96,16 +108,16 @@ def page(rows: Sequence[Row], speed: Sequence[Row]) -> str:
         lines.append([
             f"study: {row.name}, seed {row.seed}", row.dataset, duration(row.number("seconds")),
             str(row.values["trainings"]), str(row.values["epochs"]), _pair(row, "validation"), _pair(row, "test"),
-            row.commit, row.hardware,
+            _noise(row), str(row.values.get("best_changes") or ""), row.commit, row.hardware,
         ])  # fmt: skip
         lines += [
-            [f"one training by {RECTOOLS.name}: {why}", row.dataset, cost, "1", f"{epochs:.0f}", "", "", version,
-             row.hardware]
+            [f"one training by {RECTOOLS.name}: {why}", row.dataset, cost, "1", f"{epochs:.0f}", "", "", "", "",
+             version, row.hardware]
             for why, cost, epochs, version in _rectools(row, speed)
         ]  # fmt: skip
     headings = (
-        "what", "dataset", "wall clock", "trainings", "epochs", f"validation {METRIC}", f"test {METRIC}", "version",
-        "hardware",
+        "what", "dataset", "wall clock", "trainings", "epochs", f"validation {METRIC}", f"test {METRIC}", "noise",
+        "best found", "version", "hardware",
     )  # fmt: skip
     return table(headings, lines, left=2)
 
@@ -113,6 +125,16 @@ def page(rows: Sequence[Row], speed: Sequence[Row]) -> str:
 def _pair(row: Row, split: str) -> str:
     values = [row.values[f"{which}_{split}"] for which in ("default", "best")]
     return " → ".join("–" if value is None else f"{value:.4f}" for value in values)
+
+
+def _noise(row: Row) -> str:
+    """What a difference of the means must exceed to be no luck of seeds, with the seeds on both sides."""
+    seeds = [row.values.get(f"{which}_seeds") for which in ("best", "default")]
+    if row.values.get("sigma") is None or not all(seeds):
+        return ""
+    best, default = (int(seed or 0) for seed in seeds)
+    width = half_width(Sigma(row.number("sigma"), row.number("df")), best, default)
+    return f"±{width:.1%} with {best} and {default} seeds"
 
 
 def _rectools(row: Row, speed: Sequence[Row]) -> list[tuple[str, str, float, str]]:
@@ -148,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = row_of(options, dataset)
         if not store.has(row.key) and options.minutes > 0:
             try:
-                store.add(replace(row, values=play(options, Path(scratch) / "home")))
+                store.add(replace(row, values=play(options, dataset, Path(scratch) / "home")))
             except subprocess.CalledProcessError as error:
                 print(f"The study failed with exit code {error.returncode}; its last lines say why.", file=sys.stderr)
     print(page(store.rows, Store(options.speed).rows))

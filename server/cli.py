@@ -24,6 +24,8 @@ _LATER = {
     "trainer": "server.cli_trainer:app",
     "study": "server.cli_memory:study",
     "memory": "server.cli_memory:memory",
+    "export": "server.cli_takehome:export",
+    "recommend": "server.cli_takehome:recommend",
 }
 """Commands whose modules are loaded when they are asked for: `serve` must not wait for them."""
 

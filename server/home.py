@@ -27,6 +27,8 @@ MCP_PATH = "/mcp"
 STATUS_PATH = "/owner/status"
 STOP_PATH = "/owner/stop"
 PRESENCE_PATH = "/owner/presence"
+EXPORT_PATH = "/owner/export"
+RECOMMEND_PATH = "/owner/recommend"
 
 OWNER_ENDED = "The owner ended during this call; repeat it — a trial that had finished is kept."
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from server.executors.base import ATTEMPT_FILE, RESULT_FILES, write_whole
+from server.executors.base import ATTEMPT_FILE, write_whole
 from server.stopping import words
-from trainers.spec import Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
+from trainers.spec import RESULT_FILES, Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
 
 _EPOCHS = "epochs.jsonl"
 _CHECKPOINT = "checkpoint.safetensors"

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -21,7 +22,7 @@ from server.outcome import outcome, without_result
 from server.recovery import OWNER_ENDED, recover
 from server.settings import Settings
 from server.uninterrupted import uninterrupted
-from trainers.spec import CheckpointPath, EvaluationSpec, FilterSeen, Revealed, TrialResult
+from trainers.spec import CheckpointPath, EvaluationSpec, FilterSeen, Revealed, Task, TrialResult
 
 PROGRESS_SECONDS = 5.0
 """The longest silence towards somebody who waits."""
@@ -141,20 +142,25 @@ class Supervisor:
         paths = tuple(CheckpointPath(trial_id=one, path=f"../{one}/checkpoint.safetensors") for one in trial_ids)
         asked = EvaluationSpec(dataset_hash=dataset_hash, filter_seen=filter_seen, checkpoints=paths)
         directory = self._settings.trials / f"reveal-{study_id}"
-        self._evaluations += 1
         try:
             run_directory.prepare_evaluation(directory, asked)
-            (exit,) = await self._executor.run([directory], self._slot(None), task="evaluate")
         except OSError as error:
             raise ExecutorError(f"{directory.name} cannot be written: {error.strerror or error}.") from None
-        finally:
-            self._evaluations -= 1
-        if exit.cause != "result":
-            raise ExecutorError(f"The evaluation of study {study_id!r} ended without a result: {exit.message}")
+        await self.produce(directory, "evaluate")
         revealed = run_directory.read_revealed(directory)
         if revealed.status != "ok":
             raise ExecutorError(f"The evaluation of study {study_id!r} failed: {revealed.message}")
         return revealed
+
+    async def produce(self, directory: Path, task: Task) -> None:
+        """Has `task` done in a prepared directory, beside the trials; cancelling ends that. Raises ExecutorError."""
+        self._evaluations += 1
+        try:
+            (exit,) = await self._executor.run([directory], self._slot(None), task=task)
+        finally:
+            self._evaluations -= 1
+        if exit.cause != "result":
+            raise ExecutorError(f"The work in {directory.name} ended without a result: {exit.message}")
 
     async def aclose(self) -> None:
         """Ends running children, whose trials become `interrupted`; queued ones stay queued for the next owner."""

@@ -9,15 +9,20 @@ from contextlib import contextmanager
 import anyio
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from memory.errors import MemoryFault
+from server import takehome
 from server.app import create_app
 from server.auth import Tokens
-from server.home import MCP_PATH, PRESENCE_PATH, STATUS_PATH, STOP_PATH, Status
+from server.executors.base import ExecutorError
+from server.home import EXPORT_PATH, MCP_PATH, PRESENCE_PATH, RECOMMEND_PATH, STATUS_PATH, STOP_PATH, Status
 from server.runtime import Runtime
 from server.settings import Settings
+from server.takehome import ExportRequest, RecommendRequest, TakeHomeRefused
 from server.version import installed_version
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -74,15 +79,15 @@ def allowed(settings: Settings, hosts: tuple[str, ...]) -> TransportSecuritySett
 
 
 def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: Tokens, activity: Activity) -> None:
-    def private(path: str, method: str, answer: Callable[[], Awaitable[Response]]) -> None:
+    def private(path: str, method: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
         async def guarded(request: Request) -> Response:
             if not tokens.is_private(request.headers):
                 return JSONResponse({"error": "not found"}, status_code=404)
-            return await answer()
+            return await answer(request)
 
         server.custom_route(path, methods=[method])(guarded)
 
-    async def status() -> Response:
+    async def status(request: Request) -> Response:
         held = [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
         facts = Status(
             version=installed_version(),
@@ -93,11 +98,11 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         )
         return JSONResponse(facts.model_dump())
 
-    async def stop() -> Response:
+    async def stop(request: Request) -> Response:
         activity.stopping.set()
-        return await status()
+        return await status(request)
 
-    async def presence() -> Response:
+    async def presence(request: Request) -> Response:
         async def until_stopped() -> AsyncIterator[bytes]:
             with activity.client():
                 await activity.stopping.wait()
@@ -107,9 +112,25 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
             return Response("The owner is ending.", status_code=503)
         return StreamingResponse(until_stopped(), media_type="application/octet-stream")
 
+    async def export(request: Request) -> Response:
+        return await _answered(takehome.export(runtime, ExportRequest.model_validate_json(await request.body())))
+
+    async def recommend(request: Request) -> Response:
+        return await _answered(takehome.recommend(runtime, RecommendRequest.model_validate_json(await request.body())))
+
+    private(EXPORT_PATH, "POST", export)
+    private(RECOMMEND_PATH, "POST", recommend)
     private(STATUS_PATH, "GET", status)
     private(STOP_PATH, "POST", stop)
     private(PRESENCE_PATH, "GET", presence)
+
+
+async def _answered(work: Awaitable[BaseModel]) -> Response:
+    """What the work comes to, or one line that says why it does not."""
+    try:
+        return Response((await work).model_dump_json(), media_type="application/json")
+    except (TakeHomeRefused, ExecutorError, MemoryFault) as error:
+        return JSONResponse({"error": str(error)}, status_code=409)
 
 
 class _Watched:

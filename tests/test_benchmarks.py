@@ -35,6 +35,7 @@ from benchmarks.task import Answer, Arrays, Task
 from tests.examples import FACTS
 from tests.handmade import SMALL
 from trainers.data import Dataset, ImportReport, add_demo
+from trainers.fields import space_of
 from trainers.spec import SPECS, TrialResult
 
 ARRAYS = Arrays(
@@ -196,21 +197,26 @@ def test_the_quality_table_holds_mean_and_deviation_over_seeds() -> None:
 
 def test_a_study_stands_beside_a_training_by_rectools() -> None:
     report = {
-        "trainings": 3, "default": {"validation": {"ndcg@10": 0.02}, "test": {}}, "best": None,
+        "trainings": 3, "default": {"validation": {"ndcg@10": 0.02}, "test": {}, "trial_ids": ["t-1", "t-2"]},
+        "best": None, "noise": {"sigma": 0.02, "df": 5.0},
         "trials": [
             {"number": 0, "epochs": 10, "status": "ok"}, {"number": 0, "epochs": 12, "status": "ok"},
             {"number": 1, "epochs": 4, "status": "stopped"}, {"number": 2, "epochs": 0, "status": "crashed"},
         ],
     }  # fmt: skip
-    values = study.values_of(report, 600.0)
+    values = study.values_of(report, 600.0, space_of(SPECS["sasrec"]))
     assert values == {
         "seconds": 600.0, "trainings": 3, "epochs": 26, "default_epochs": 11.0, "failed": 1,
         "default_validation": 0.02, "best_validation": None, "default_test": None, "best_test": None,
+        "default_seeds": 2, "best_seeds": 0, "best_changes": "", "sigma": 0.02, "df": 5.0,
     }  # fmt: skip
     lines = study.page([row("sasrec", values=values)], timed("RecTools SASRec", "full softmax", [40.0, 80.0])).split(
         "\n"
     )
     assert lines[2].startswith("| study: sasrec, seed 0 | demo | 10 min | 3 | 26 | 0.0200 → – | – → – |")
+    found = {**values, "best_validation": 0.03, "best_seeds": 1, "best_changes": "dropout=0.2"}
+    found_lines = study.page([row("sasrec", values=found)], []).split("\n")
+    assert "0.0200 → 0.0300 | – → – | ±10.8% with 1 and 2 seeds | dropout=0.2 |" in found_lines[2]
     assert lines[3].startswith("| one training by RecTools SASRec: its default epochs | demo | 3 min | 1 | 3 |")
     assert lines[4].startswith(
         "| one training by RecTools SASRec: as many epochs as our default | demo | 11 min | 1 | 11 |"

@@ -1,4 +1,4 @@
-"""python -m trainers run DIR | evaluate DIR | worker: the commands of a child process; results are written to DIR."""
+"""python -m trainers run | evaluate | export | recommend DIR, worker: what a child does; results are written to DIR."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train the run directory DIR, from spec.json to result.json")
     run.add_argument("--deadline-seconds", type=float, metavar="S", help="end at the next epoch boundary after S")
     evaluate = commands.add_parser("evaluate", help="read the sealed test, from evaluate.json to revealed.json")
-    worker = commands.add_parser("worker", help="stay loaded, and run or evaluate what each line of stdin asks for")
+    export = commands.add_parser("export", help="leave a trained model as files, from export.json to exported.json")
+    recommend = commands.add_parser("recommend", help="from recommend.json to recommended.json")
+    worker = commands.add_parser("worker", help="stay loaded, and do what each line of stdin asks for")
     worker.add_argument("--one-at-a-time", action="store_true", help="work in this process, which keeps its GPU open")
     kernels = commands.add_parser("kernels", help="compile the kernels for every processor they are written for")
     kernels.add_argument("--into", type=Path, metavar="DIR", help="default: beside their source, as an image has them")
-    for command in (run, evaluate):
+    for command in (run, evaluate, export, recommend):
         command.add_argument("directory", type=Path, metavar="DIR")
-    for command in (run, evaluate, worker):
+    for command in (run, evaluate, export, recommend, worker):
         command.add_argument("--datasets", type=Path, required=True, help="the folder of stored datasets")
     return parser
 

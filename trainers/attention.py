@@ -38,12 +38,13 @@ class Heads:
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys (B, H, T, K) and values (B, H, T, W) of projections (B, T, row)."""
-        size = (len(rows), self.count, rows.shape[1])
-        strides = rows.stride()
 
         def part(first: int, width: int, step: int) -> Tensor:
-            at = rows.storage_offset() + first * strides[2]
-            return rows.as_strided((*size, width), (strides[0], step * strides[2], strides[1], strides[2]), at)
+            apart = step * self.count == self.row  # each head's columns lie together, else each kind's
+            start, stop = (0, self.row) if apart else (first, first + self.count * step)
+            heads = rows[..., start:stop].unflatten(-1, (self.count, step))  # (B, T, H, step)
+            first = first if apart else 0
+            return heads[..., first : first + width].transpose(1, 2)
 
         queries, keys = (part(first, self.key_width, self.key_step) for first in (self.query, self.key))
         return queries, keys, part(self.value, self.value_width, self.value_step)

@@ -115,10 +115,11 @@ def runs_of(tokens: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Everyone:
-    """Ranks (U,) of the targets of all users, and their best items (U, k)."""
+    """Ranks (U,) of the targets of all users, and their best items (U, k) with their scores."""
 
     ranks: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,8 @@ def whole(evaluation: Evaluation, rank: Callable[[Tensor, Block], Ranking], mode
     if not torch.stack([ranking.finite for ranking in found]).all():
         raise Diverged("a score is not finite")
     ranks = torch.cat([ranking.ranks for ranking in found]).masked_fill(evaluation.lost, evaluation.num_items + 1)
-    items = torch.cat([ranking.items for ranking in found])
-    return Everyone(ranks.cpu().numpy(), items.cpu().numpy())
+    items, scores = (torch.cat(part) for part in zip(*((one.items, one.scores) for one in found), strict=True))
+    return Everyone(ranks.cpu().numpy(), items.cpu().numpy(), scores.cpu().numpy())
 
 
 def ranked(scores: Scores, evaluation: Evaluation, block: Block, best: int = 0) -> Ranking:

@@ -73,9 +73,9 @@ class NoKernels(RuntimeError):
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether the kernels are there and take `tensors`: on the CPU, in fp32."""
+    """Whether the kernels are there and take `tensors`: on the CPU, in fp32, and not of a program that is recorded."""
     fitting = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return fitting and kernels() is not None
+    return fitting and not torch.compiler.is_compiling() and kernels() is not None
 
 
 def call(name: str, *arguments: Tensor | float | Structure | None) -> None:

@@ -35,8 +35,6 @@ class Scoring:
     @classmethod
     def of(cls, spec: Spec, data: TrainingData, device: torch.device) -> Scoring | None:
         """What `spec` asks for, counted in the training items of `data`; None where it is the encoder's score alone."""
-        if not (spec.popularity_alpha or spec.transition_alpha or spec.item_cf_alpha):
-            return None
         parts: list[Tensor] = []
         if spec.transition_alpha:
             pairs = priors.transitions(data)
@@ -45,10 +43,20 @@ class Scoring:
             pairs = priors.neighbours(data, spec.item_cf_window)
             parts.append(spec.item_cf_alpha * priors.related(pairs, spec.prior_norm, spec.prior_top_k, data))
         popularity = torch.from_numpy(priors.popularity(data)) * spec.popularity_alpha
+        related = sum(parts[1:], parts[0]).coalesce() if parts else None
+        return cls.given(spec, popularity if spec.popularity_alpha else None, related, device)
+
+    @classmethod
+    def given(
+        cls, spec: Spec, popularity: Tensor | None, related: Tensor | None, device: torch.device
+    ) -> Scoring | None:
+        """What `spec` asks for, with weighted counts that are there already; None where there are none."""
+        if popularity is None and related is None:
+            return None
         return cls(
             normalized=spec.score_normalization == "z_score",
-            popularity=popularity.to(device) if spec.popularity_alpha else None,
-            related=sum(parts[1:], parts[0]).coalesce().to(device) if parts else None,
+            popularity=None if popularity is None else popularity.to(device),
+            related=None if related is None else related.to(device),
             recent=spec.prior_recent_k,
             rerank=spec.rerank_top_k,
         )
@@ -103,9 +111,8 @@ def rank_all(model: Encoder, evaluation: Evaluation, scoring: Scoring | None, be
         spread = scoring.spread(states, table)
         boosts = scoring.boosts(block, evaluation, spread)
         if scoring.rerank:
-            return _reranked(
-                ranked(plain, evaluation, block, scoring.rerank), scoring, boosts, spread, evaluation, block
-            )
+            found = ranked(plain, evaluation, block, max(best, scoring.rerank))
+            return _reranked(found, scoring, boosts, spread, evaluation, block)
         if scoring.popularity is not None:
             states = torch.cat([states, spread[:, None]], 1)
             return ranked(Scores(states, popular, boosts), evaluation, block, best)
@@ -115,21 +122,23 @@ def rank_all(model: Encoder, evaluation: Evaluation, scoring: Scoring | None, be
     if scoring is not None and scoring.popularity is not None:
         popular = torch.cat([table, scoring.popularity[:, None]], 1)
     found = whole(evaluation, rank, model)
-    return Everyone(found.ranks, found.items[:, :best])
+    return Everyone(found.ranks, found.items[:, :best], found.scores[:, :best])
 
 
 def _reranked(
     plain: Ranking, scoring: Scoring, boosts: Boosts | None, spread: Tensor, evaluation: Evaluation, block: Block
 ) -> Ranking:
     """The best items of `plain` in the order of their final scores, everything else where it was."""
-    scores = plain.scores
+    items, scores = plain.items[:, : scoring.rerank], plain.scores[:, : scoring.rerank]
     if scoring.popularity is not None:
-        scores = scores + spread[:, None] * scoring.popularity[plain.items]
+        scores = scores + spread[:, None] * scoring.popularity[items]
     if boosts is not None:
-        scores = scores + boosts.of(plain.items, evaluation.num_items)
-    own = plain.items == evaluation.targets[block.users][:, None]
-    among = own.any(1) & (plain.ranks <= plain.items.shape[1])
+        scores = scores + boosts.of(items, evaluation.num_items)
+    own = items == evaluation.targets[block.users][:, None]
+    among = own.any(1) & (plain.ranks <= items.shape[1])
     goals = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
     ranks = torch.where(among, (scores >= goals).sum(1), plain.ranks)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
-    return Ranking(ranks, plain.finite, plain.items.gather(1, order), scores)
+    others = slice(scoring.rerank, None)
+    items = torch.cat([items.gather(1, order), plain.items[:, others]], 1)
+    return Ranking(ranks, plain.finite, items, torch.cat([scores, plain.scores[:, others]], 1))

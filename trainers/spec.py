@@ -13,6 +13,14 @@ METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20",
 TRAINER_VERSION = "2"
 """Part of the training fingerprint: raised whenever the same spec, seed and data would train to other weights."""
 
+Task = Literal["run", "evaluate", "export", "recommend"]
+RESULT_FILES: dict[Task, str] = {
+    "run": "result.json",
+    "evaluate": "revealed.json",
+    "export": "exported.json",
+    "recommend": "recommended.json",
+}
+"""What a child is asked to do in a directory, and the file that it leaves last."""
 Outcome = Literal["ok", "stopped", "diverged", "out_of_memory", "timed_out", "cancelled", "crashed"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
 Preset = Literal["strong", "paper"]
@@ -195,3 +203,69 @@ class Revealed(BaseModel):
     status: Literal["ok", "failed"]
     trials: dict[str, dict[str, float]] = {}
     message: str = ""
+
+
+class ExportSpec(BaseModel):
+    """export.json: the trial whose checkpoint is taken home; its run directory lies beside that of export.json.
+
+    `refit_epochs`: its configuration and seed are trained anew for so many epochs, on every event of the dataset.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    trial_id: str
+    threads: int
+    memory_mb: int | None = None
+    refit_epochs: int | None = None
+
+
+class Exported(BaseModel):
+    """exported.json: what an export left beside it, or one line that says why there is nothing.
+
+    `interactions` is what the weights were trained on, `onnx_difference` that between states by torch and by ONNX,
+    relative; `no_onnx` says why there is no ONNX encoder, where that is so.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "failed"]
+    message: str = ""
+    files: tuple[str, ...] = ()
+    interactions: int = 0
+    parameters: int | None = None
+    onnx_difference: float | None = None
+    no_onnx: str = ""
+
+
+class RecommendSpec(BaseModel):
+    """recommend.json: the `k` best items after a history of item ids, by the checkpoint of a trial beside it.
+
+    `exclude_seen`: None does what the trial's `filter_seen` says.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    trial_id: str
+    history: tuple[str, ...]
+    k: int = 10
+    exclude_seen: bool | None = None
+
+
+class RecommendedItem(BaseModel):
+    """One recommended item."""
+
+    model_config = ConfigDict(frozen=True)
+
+    item: str
+    score: float
+
+
+class Recommendations(BaseModel):
+    """recommended.json: items, the best first, and what of the history is no item of the dataset."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "failed"]
+    message: str = ""
+    items: tuple[RecommendedItem, ...] = ()
+    unknown: tuple[str, ...] = ()

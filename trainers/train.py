@@ -76,18 +76,8 @@ def train(
     start where the training cannot fit.
     """
     spec = SPECS[trial.backbone].model_validate(trial.config)
-    device = devices.pick()
-    predicted = None
-    if device.type == "cpu":
-        predicted = predicted_memory_mb(spec, data, devices.multiplies_bf16(device))
-        refuse_what_cannot_fit(predicted, spec, min(available_memory_mb(), trial.memory_mb or inf))
-    torch.manual_seed(keyed(trial.seed, 0, "weights"))
-    model = build(spec, data.num_items).to(device)
-    rows = TrainingRows(data, spec, device)
-    encode = GraphEncoder(model, spec.batch_size, int(rows.lengths.max()), spec.num_heads, device)
-    negatives = Negatives(spec, np.bincount(data.items, minlength=data.num_items), device)
-    evaluation = validation_of(trial, spec, data, device)
-    state = TrainState(model, encode, optimizers_of(spec, model), negatives, evaluation, predicted)
+    state, rows = begin(trial, spec, data)
+    model, evaluation = state.model, state.evaluation
     outcome: Outcome = "ok"
     for epoch in range(1, spec.max_epochs + 1):
         started = time.perf_counter()
@@ -113,6 +103,22 @@ def train(
     if state.best is not None:
         model.load_state_dict(state.best.weights)
     return outcome, state
+
+
+def begin(trial: TrialSpec, spec: Spec, data: TrainingData) -> tuple[TrainState, TrainingRows]:
+    """A training before its first epoch. Raises NotEnoughMemory where it cannot fit."""
+    device = devices.pick()
+    predicted = None
+    if device.type == "cpu":
+        predicted = predicted_memory_mb(spec, data, devices.multiplies_bf16(device))
+        refuse_what_cannot_fit(predicted, spec, min(available_memory_mb(), trial.memory_mb or inf))
+    torch.manual_seed(keyed(trial.seed, 0, "weights"))
+    model = build(spec, data.num_items).to(device)
+    rows = TrainingRows(data, spec, device)
+    encode = GraphEncoder(model, spec.batch_size, int(rows.lengths.max()), spec.num_heads, device)
+    negatives = Negatives(spec, np.bincount(data.items, minlength=data.num_items), device)
+    evaluation = validation_of(trial, spec, data, device)
+    return TrainState(model, encode, optimizers_of(spec, model), negatives, evaluation, predicted), rows
 
 
 def validation_of(trial: TrialSpec, spec: Spec, data: TrainingData, device: torch.device) -> Evaluation:

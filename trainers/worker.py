@@ -26,7 +26,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-Perform = Callable[[str, Path, Path, Callable[[], bool], float], int]
+from trainers.spec import RESULT_FILES, Task
+
+Perform = Callable[[Task, Path, Path, Callable[[], bool], float], int]
 """(task, directory, datasets, cancelled, deadline) -> exit code."""
 
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
@@ -39,7 +41,7 @@ _VICTIM = "600"
 class Request:
     """One run or evaluation; `deadline_seconds` counts from its start."""
 
-    task: str
+    task: Task
     directory: str
     log: str
     threads: int
@@ -266,11 +268,10 @@ def _forget_gpu_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _sound(directory: Path, task: str) -> bool:
+def _sound(directory: Path, task: Task) -> bool:
     """Whether the work left a result that speaks of no error."""
-    name = "result.json" if task == "run" else "revealed.json"
     try:
-        status = json.loads((directory / name).read_bytes())["status"]
+        status = json.loads((directory / RESULT_FILES[task]).read_bytes())["status"]
     except (OSError, ValueError, KeyError):
         return False
     return status not in ("crashed", "out_of_memory", "failed")

@@ -9,8 +9,8 @@ from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
-Task = Literal["run", "evaluate"]
-RESULT_FILES: dict[Task, str] = {"run": "result.json", "evaluate": "revealed.json"}
+from trainers.spec import Task
+
 ATTEMPT_FILE = "attempt.json"
 """Written by the executor into the run directory as soon as the work has a pid: {"pid", "create_time"}."""
 

@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 import psutil
 
-from server.executors.base import ATTEMPT_FILE, RESULT_FILES, ExecutorError, Exit, Slot, Task, write_whole
+from server.executors.base import ATTEMPT_FILE, ExecutorError, Exit, Slot, write_whole
 from server.executors.child import Child, Working
 from server.executors.descendants import end_marked
 from server.executors.environment import HOME_MARK, child_environment
@@ -23,6 +23,7 @@ from server.executors.evidence import ceiling_mb, oom_kills
 from server.executors.warm import Workers
 from server.executors.worker import Request, Worker
 from server.uninterrupted import uninterrupted
+from trainers.spec import RESULT_FILES, Task
 
 LOG_FILE = "trial.log"
 TRAINERS = (sys.executable, "-P", "-m", "trainers")

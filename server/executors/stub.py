@@ -10,9 +10,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from server.executors.base import RESULT_FILES, ExecutorError, Exit, Slot, Task, write_whole
+from server.executors.base import ExecutorError, Exit, Slot, write_whole
 from server.executors.process import write_attempt
-from trainers.spec import METRICS, Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
+from trainers.spec import METRICS, RESULT_FILES, Epoch, EvaluationSpec, Revealed, Task, TrialResult, TrialSpec
 
 
 class Answer(BaseModel):

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from server.executors.base import Task
 from server.executors.child import Child, happened
 from server.executors.descendants import Meter
+from trainers.spec import Task
 
 _ANSWER_SECONDS = 10.0
 """A worker that has not told of a child after so long is broken, and is ended with all its children."""

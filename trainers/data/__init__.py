@@ -6,7 +6,16 @@ from trainers.data.demo import add_demo, ensure
 from trainers.data.errors import NAME_PATTERN, DataError
 from trainers.data.importing import add
 from trainers.data.split import TimeSplit
-from trainers.data.store import find, find_by_hash, list_datasets, load_test, load_training, remove
+from trainers.data.store import (
+    find,
+    find_by_hash,
+    list_datasets,
+    load_ids,
+    load_test,
+    load_training,
+    load_whole,
+    remove,
+)
 
 __all__ = [
     "NAME_PATTERN",
@@ -22,7 +31,9 @@ __all__ = [
     "find",
     "find_by_hash",
     "list_datasets",
+    "load_ids",
     "load_test",
     "load_training",
+    "load_whole",
     "remove",
 ]

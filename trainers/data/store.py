@@ -24,6 +24,11 @@ from trainers.data.split import Arrays, parts
 from trainers.data.staging import publish, staging_folder, throw_away
 from trainers.held_out import HeldOut
 
+ITEMS = "items.parquet"
+"""Item numbers and ids: columns index and id."""
+_WHOLE = "whole.safetensors"
+"""Of a time split: every event, also those after the test items, which no metric reads."""
+
 
 def find(datasets_dir: Path, name: str) -> Dataset:
     """The dataset called `name`; DataError with the nearest name and what is there."""
@@ -83,6 +88,8 @@ def save(
         sequences, report = build(connection, folder / "work")
         train, sealed = parts(sequences)
         split = SPLIT if sequences.cuts is None else sequences.cuts.words
+        if sequences.cuts is not None:
+            save_file({"items": sequences.items, "offsets": sequences.offsets}, folder / _WHOLE)
         dataset = Dataset(
             name=name,
             content_hash=_write(folder, split, train, sealed, connection),
@@ -144,6 +151,39 @@ def load_test(folder: Path) -> HeldOut:
     if not whole:
         raise _damaged(folder, "test.safetensors does not fit dataset.json")
     return HeldOut(items, offsets, test)
+
+
+def load_whole(folder: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Every event of the dataset in `folder`, the sealed ones too: items (N,) and offsets (users + 1,).
+
+    For weights that will have no test score: a training of all there is, once a study is finished.
+    """
+    dataset = _read(folder)
+    if dataset.split == SPLIT:
+        held = load_test(folder)
+        items = np.insert(held.items, held.offsets[1:], held.targets)
+        return items, held.offsets + np.arange(len(held.offsets))
+    if not (folder / _WHOLE).exists():
+        raise DataError(
+            f"Dataset {folder.name!r} was added by a version that kept no events after the test items: remove it and "
+            "add its file again."
+        )
+    arrays = _load(folder / _WHOLE, ("items", "offsets"))
+    items, offsets = arrays["items"], arrays["offsets"]
+    if not _packed(items, offsets, dataset.facts.items):
+        raise _damaged(folder, f"{_WHOLE} does not fit dataset.json")
+    return items, offsets
+
+
+def load_ids(folder: Path) -> list[str]:
+    """The item ids of the dataset in `folder`, by number."""
+    path = folder / ITEMS
+    try:
+        with duckdb.connect() as connection:
+            rows = connection.execute("SELECT id FROM read_parquet(?) ORDER BY index", [str(path)]).fetchall()
+    except duckdb.Error as error:
+        raise _damaged(folder, f"{ITEMS}: {str(error).splitlines()[0]}") from None
+    return [str(row[0]) for row in rows]
 
 
 def _packed(items: npt.NDArray[Any], offsets: npt.NDArray[Any], num_items: int) -> bool:

@@ -1,0 +1,92 @@
+"""`virtualmle export` and `virtualmle recommend`: the tuned model of a study, as files and at work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import anyio
+import httpx2
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from server.home import EXPORT_PATH, OWNER_ENDED, RECOMMEND_PATH, HomeError, attach
+from server.settings import load_settings
+from server.takehome import ExportAnswer, ExportRequest, RecommendRequest
+from trainers.spec import Recommendations
+
+Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StudyId = Annotated[str, typer.Argument(metavar="STUDY", help="A study_id, s-….")]
+Answered = TypeVar("Answered", bound=BaseModel)
+
+
+class Refused(RuntimeError):
+    """The owner said no; the message is what it said."""
+
+
+def export(
+    study_id: StudyId,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train anew on all events first; such weights have no test score.")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write the chosen model of a study to DIR: weights, item ids and embeddings, an ONNX encoder and a model card."""
+    if refit:
+        typer.echo("Training the chosen configuration on all events …", err=True)
+    request = ExportRequest(study_id=study_id, folder=folder.absolute(), refit=refit)
+    answer = anyio.run(_asked, home, EXPORT_PATH, request, ExportAnswer)
+    if answer.missing:
+        typer.echo(answer.missing, err=True)
+    typer.echo(answer.model_dump_json() if as_json else answer.folder)
+
+
+def recommend(
+    study_id: StudyId,
+    items: Annotated[list[str] | None, typer.Argument(metavar="[ITEM …]", help="More of the history.")] = None,
+    history: Annotated[
+        list[str] | None, typer.Option("--history", metavar="ITEM …", help="What a user had, the oldest first.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many items.")] = 10,
+    seen: Annotated[
+        bool | None, typer.Option("--exclude-seen/--include-seen", help="Default: as the study ranked.")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Recommend items to a user with this history, by the chosen model of a study."""
+    said = (*(history or ()), *(items or ()))
+    if items and len(history or ()) > 1:
+        raise typer.BadParameter("give one --history with all its items, or one --history for each.")
+    if not said:
+        raise typer.BadParameter("--history needs at least one item.")
+    request = RecommendRequest(study_id=study_id, history=said, k=k, exclude_seen=seen)
+    answer = anyio.run(_asked, home, RECOMMEND_PATH, request, Recommendations)
+    if answer.unknown:
+        typer.echo(f"Passed over, since the dataset has no such item: {', '.join(answer.unknown)}.", err=True)
+    if as_json:
+        typer.echo(json.dumps([item.model_dump() for item in answer.items]))
+        return
+    table = Table("", "item", box=None, pad_edge=False)
+    table.add_column("score", justify="right")
+    for place, found in enumerate(answer.items, 1):
+        table.add_row(str(place), found.item, f"{found.score:.4f}")
+    Console(soft_wrap=True).print(table)
+
+
+async def _asked(home: Path | None, path: str, request: BaseModel, kind: type[Answered]) -> Answered:
+    """What the home's owner answers; raises Refused with its words."""
+    async with attach(load_settings(home)) as (http, _):
+        try:
+            response = await http.post(path, content=request.model_dump_json())
+        except httpx2.TransportError:
+            raise HomeError(OWNER_ENDED) from None
+    if response.status_code != 200:
+        raise Refused(response.json()["error"])
+    return kind.model_validate_json(response.content)

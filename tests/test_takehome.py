@@ -1,0 +1,205 @@
+"""virtualmle export and recommend: a study driven by a real owner, and what leaves its home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from memory.noise import Sigma
+from memory.records import Reveal
+from server import card
+from server.card import Subject
+from server.cli import main
+from server.drive.plan import Plan
+from server.drive.run import run_drive
+from server.home import connect
+from server.settings import Settings
+from server.studies import Standing
+from tests.examples import BEGAN, study, trial
+from tests.owners import end_owners
+from trainers.data import add
+from trainers.predict import load
+from trainers.spec import Exported
+
+FIXED: dict[str, Any] = {"max_epochs": 2, "hidden_dim": 16, "max_length": 10, "item_cf_alpha": 1.0}
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A home with one finished study of one trial, and its id."""
+    home = tmp_path_factory.mktemp("takehome") / "home"
+    lines = "\n".join(
+        f"{user} " + " ".join(f"i{(user * 7 + step * 3) % 50}" for step in range(8)) for user in range(90)
+    )
+    log = home.with_name("log.txt")
+    log.write_text(lines)
+    add(Settings(home=home).datasets, "log", log)
+    report = home.with_name("report")
+    plan = Plan(dataset="log", trials=1, fixed=FIXED)
+    assert run_drive(plan, lambda: connect(home), home / "reports", report, False) == 0
+    yield home, json.loads((report / "report.json").read_text())["study_id"]
+    end_owners(home)
+
+
+@pytest.fixture(scope="module")
+def exported(driven: tuple[Path, str]) -> Path:
+    """The folder of an export."""
+    home, study_id = driven
+    folder = home.with_name("model")
+    assert main(["export", study_id, str(folder), "--home", str(home), "--json"]) == 0
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    code = main([str(word) for word in words])
+    return code, *capsys.readouterr()
+
+
+def test_the_chosen_model_comes_whole_and_recommends_what_the_owner_does(
+    driven: tuple[Path, str], exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, study_id = driven
+    assert {path.name for path in exported.iterdir()} == {
+        "README.md", "config.json", "encoder.onnx", "item_embeddings.safetensors", "items.parquet",
+        "model.safetensors",
+    }  # fmt: skip
+    model = load(exported)
+    assert load_file(exported / "item_embeddings.safetensors")["embeddings"].shape == (len(model.ids), 16)
+    capsys.readouterr()
+    history = ["i3", "i6", "i9"]
+    code, out, err = said(
+        capsys, "recommend", study_id, "--history", *history, "ghost", "-k", "4", "--home", home, "--json"
+    )
+    assert (code, err) == (0, "Passed over, since the dataset has no such item: ghost.\n")
+    wanted = [{"item": item, "score": score} for item, score in model.recommend([history], k=4)[0]]
+    assert [(one["item"], pytest.approx(one["score"])) for one in json.loads(out)] == [
+        (one["item"], one["score"]) for one in wanted
+    ]
+    assert not [path for path in (home / "trials").iterdir() if path.name.startswith(("export", "recommend"))]
+    told = json.loads((exported / "config.json").read_text())
+    assert (told["refit"], told["interactions"], told["config"]["item_cf_alpha"]) == (False, 90 * 6, 1.0)
+    assert set(told["test"]) == set(told["validation"])
+
+
+def test_a_refit_has_other_weights_more_events_and_no_score(
+    driven: tuple[Path, str], exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, study_id = driven
+    assert said(capsys, "export", study_id, tmp_path / "refit", "--home", home, "--refit")[0] == 0
+    weights = [load_file(folder / "model.safetensors") for folder in (exported, tmp_path / "refit")]
+    assert not np.array_equal(weights[0]["encoder.items.weight"], weights[1]["encoder.items.weight"])
+    told = json.loads((tmp_path / "refit" / "config.json").read_text())
+    assert (told["refit"], told["interactions"], told["validation"], told["test"]) == (True, 90 * 8, None, None)
+    text = (tmp_path / "refit" / "README.md").read_text()
+    assert "**Refit: these weights have no test score.**" in text
+    assert "all 720 events" in text
+    with safe_open(tmp_path / "refit" / "model.safetensors", "np") as file:
+        assert file.metadata()["refit_epochs"] == str(told["epochs"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("export", "s-none", "DIR"), "Unknown study 's-none'; read_memory"),
+        (("export", "STUDY", "FULL"), "is there already and not empty; name a new folder."),
+        (("recommend", "STUDY", "--history", "ghost"), "Dataset 'log' has no item 'ghost'."),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(
+    driven: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    home, study_id = driven
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    places = {"STUDY": study_id, "DIR": tmp_path / "new", "FULL": tmp_path / "full"}
+    code, out, err = said(capsys, *(places.get(word, word) for word in words), "--home", home)
+    assert (code, out) == (1, "")
+    assert err.startswith("virtualmle: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_study_that_is_not_finished_gives_its_best_but_no_refit(
+    driven: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = driven
+
+    async def opened() -> str:
+        async with connect(home) as client:
+            started = await client.call_tool("start_study", {"dataset": "log", "space": FIXED})
+            assert started.structured_content is not None
+            return started.structured_content["study_id"]
+
+    async def trained(study_id: str) -> None:
+        async with connect(home) as client:
+            await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 60})
+
+    study_id = anyio.run(opened)
+    code, _, err = said(capsys, "export", study_id, tmp_path / "a", "--home", home)
+    assert code == 1
+    assert "has no configuration that could be chosen: no training scored" in err
+    anyio.run(trained, study_id)
+    code, _, err = said(capsys, "export", study_id, tmp_path / "a", "--home", home, "--refit")
+    assert code == 1
+    assert "is not finished: --refit trains on the test events, too" in err
+    assert said(capsys, "export", study_id, tmp_path / "a", "--home", home)[0] == 0
+    assert "The study is not finished, so the test is sealed." in (tmp_path / "a" / "README.md").read_text()
+
+
+def subject(**values: Any) -> Subject:
+    trials = tuple(
+        trial(1, score, seed=seed, changes={"dropout": 0.25}, best_epoch=9, device="cpu", threads=2)
+        for seed, score in enumerate((0.050, 0.054))
+    )
+    best = trials[1]
+    reveal = Reveal(
+        study_id="s-1", dataset_hash="abc", ordinal=2, chosen=("t-1", "t-1-1"), default=(), created_at=BEGAN,
+        test={"t-1": {"ndcg@10": 0.040}, "t-1-1": {"ndcg@10": 0.044}},
+    )  # fmt: skip
+    exported = Exported(status="ok", files=("model.safetensors",), interactions=100, onnx_difference=1e-7)
+    standing = Standing(1, best.config_hash, best.config, trials, (0.050, 0.054))
+    given: dict[str, Any] = {
+        "study": study(), "standing": standing, "trial": best, "exported": exported, "noise": Sigma(0.03, 4),
+        "reveal": reveal, "words": "It beats the default.", "version": "1.2",
+    }  # fmt: skip
+    return Subject(**{**given, **values})
+
+
+def test_the_card_has_metrics_with_intervals_and_the_way_to_get_them_again() -> None:
+    text = card.card(subject())
+    # 2.776 * 0.03 / sqrt(2) = 5.89 % of the means 0.052 and 0.042
+    assert "| ndcg@10 | 0.0540 | 0.0520 | 0.0489 – 0.0551 | 0.0440 | 0.0420 | 0.0395 – 0.0445 |" in text
+    assert "Test reused: this was reveal 2 of this dataset." in text
+    assert (
+        "virtualmle drive --dataset demo --backbone sasrec --policy playbook --trials 1 --seed 1 --preset strong "
+        "--fix dropout=0.25" in text
+    )
+    assert "| `model.safetensors` |" in text
+    assert "exclude_seen" not in text
+
+
+def test_a_card_without_a_test_or_an_onnx_encoder_says_why() -> None:
+    lacking = Exported(status="ok", files=("model.safetensors",), interactions=100, no_onnx="onnx not installed")
+    text = card.card(subject(reveal=None, exported=lacking))
+    assert "No ONNX encoder: onnx not installed." in text
+    assert "| ndcg@10 | 0.0540 | 0.0520 | 0.0489 – 0.0551 | – | – | – |" in text
+    assert "the test is sealed" in text
+
+
+def test_a_dataset_that_repeats_items_is_used_without_filtering() -> None:
+    text = card.card(subject(study=study(filter_seen="no")))
+    assert "k=10, exclude_seen=False)" in text

@@ -1,0 +1,150 @@
+"""A model that was taken home: `load(path).recommend(histories, k)`. Needs torch, numpy, pydantic and safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainers import device as devices
+from trainers.backbones import Encoder, build
+from trainers.evaluate import Evaluation
+from trainers.fields import Spec
+from trainers.held_out import HeldOut
+from trainers.scoring import Scoring, rank_all
+from trainers.spec import SPECS
+
+MODEL = "model.safetensors"
+FORMAT = "virtualmle model 1"
+_ENCODER, _POPULARITY, _PLACES, _WEIGHTS = "encoder.", "scoring.popularity", "scoring.places", "scoring.weights"
+_IDS, _ENDS = "items.ids", "items.ends"
+
+
+class ModelError(ValueError):
+    """A model that cannot be read, or a call of it that makes no sense; the message says why."""
+
+
+class Recommended(NamedTuple):
+    """An item by its own id, and its score."""
+
+    item: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """An encoder, how its scores become final ones, and the ids (V,) of the items it knows, by number."""
+
+    spec: Spec
+    encoder: Encoder
+    scoring: Scoring | None
+    ids: list[str]
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """Items by id."""
+        return {item: number for number, item in enumerate(self.ids)}
+
+    def unknown(self, history: Iterable[str | int]) -> list[str]:
+        """The items of `history` that were in no training event, and say nothing to the model."""
+        return [str(item) for item in history if str(item) not in self.numbers]
+
+    def recommend(
+        self, histories: Sequence[Sequence[str | int]], k: int = 10, exclude_seen: bool = True
+    ) -> list[list[Recommended]]:
+        """The `k` best items for each of `histories` (item ids, oldest first), the best first.
+
+        Unknown items are passed over; a history with no other gets no items. Fewer than `k` come where no more are
+        left. `exclude_seen` leaves out what the history holds, all of it. Raises ModelError where `k` is below 1.
+        """
+        if k < 1:
+            raise ModelError(f"k={k!r} asks for no item; it must be 1 or more.")
+        numbers = self.numbers
+        known = [[numbers[str(item)] for item in history if str(item) in numbers] for history in histories]
+        asked = [user for user, items in enumerate(known) if items]
+        found: list[list[Recommended]] = [[] for _ in histories]
+        if asked:
+            items, scores = self._best([known[user] for user in asked], min(k, len(self.ids)), exclude_seen)
+            for user, best, values in zip(asked, items.tolist(), scores.tolist(), strict=True):
+                pairs = zip(best, values, strict=True)
+                found[user] = [Recommended(self.ids[number], score) for number, score in pairs if number >= 0]
+        return found
+
+    def _best(self, sequences: Sequence[Sequence[int]], k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (users, k) of the best items, -1 where none is left, and their scores."""
+        items = np.concatenate([np.asarray(sequence, dtype=np.int32) for sequence in sequences])
+        offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
+        nothing = HeldOut(items, offsets, np.zeros(len(sequences), dtype=np.int32))
+        device = next(self.encoder.parameters()).device
+        rule = "yes" if exclude_seen else "no"
+        evaluation = Evaluation.of(nothing, len(self.ids), self.spec.max_length, rule, device)
+        found = rank_all(self.encoder, evaluation, self.scoring, k)
+        return found.items, found.scores
+
+
+def save(path: Path, recommender: Recommender, about: Mapping[str, str]) -> None:
+    """Writes everything that recommending takes to one file, by rename; `about` says where it comes from."""
+    texts = [item.encode() for item in recommender.ids]
+    tensors = {_ENCODER + name: tensor for name, tensor in recommender.encoder.state_dict().items()}
+    tensors[_IDS] = torch.from_numpy(np.frombuffer(b"".join(texts) or b"\0", dtype=np.uint8).copy())
+    tensors[_ENDS] = torch.from_numpy(np.cumsum([len(text) for text in texts]))
+    scoring = recommender.scoring
+    if scoring is not None and scoring.popularity is not None:
+        tensors[_POPULARITY] = scoring.popularity
+    if scoring is not None and scoring.related is not None:
+        tensors[_PLACES], tensors[_WEIGHTS] = scoring.related.indices(), scoring.related.values()
+    metadata = {
+        **about,
+        "format": FORMAT,
+        "backbone": recommender.spec.backbone,
+        "config": recommender.spec.model_dump_json(),
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    temporary.replace(path)
+
+
+def load(path: str | Path, device: str | None = None) -> Recommender:
+    """The model in the folder that `virtualmle export` made, or in its model.safetensors. Raises ModelError.
+
+    `device` is torch's name of one; by default a GPU if there is one.
+    """
+    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    place = torch.device(device) if device else devices.pick()
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - a file is no mapping
+        if metadata.get("format") != FORMAT:
+            raise ModelError(f"{str(file)!r} is no model of this version: its format is {metadata.get('format')!r}.")
+        spec = SPECS[metadata["backbone"]].model_validate(json.loads(metadata["config"]))
+        ends = [0, *tensors.pop(_ENDS).tolist()]
+        text = tensors.pop(_IDS).numpy().tobytes()
+        ids = [text[start:stop].decode() for start, stop in pairwise(ends)]
+        encoder = build(spec, len(ids))
+        scoring = _scoring(spec, tensors, len(ids), place)
+        encoder.load_state_dict({name.removeprefix(_ENCODER): tensor for name, tensor in tensors.items()})
+    except (OSError, SafetensorError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{str(file)!r} cannot be read as a model ({reason}); export it again.") from None
+    return Recommender(spec, encoder.to(place).eval(), scoring, ids)
+
+
+def _scoring(spec: Spec, tensors: dict[str, Tensor], num_items: int, device: torch.device) -> Scoring | None:
+    """What `spec` asks for, from the counts that were saved; they are taken out of `tensors`."""
+    popularity = tensors.pop(_POPULARITY, None)
+    places, weights = tensors.pop(_PLACES, None), tensors.pop(_WEIGHTS, None)
+    related = None
+    if places is not None and weights is not None:
+        related = torch.sparse_coo_tensor(places, weights, (num_items, num_items), check_invariants=False).coalesce()
+    return Scoring.given(spec, popularity, related, device)

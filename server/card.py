@@ -125,7 +125,8 @@ def _provenance(subject: Subject) -> list[str]:
     trial, exported = subject.trial, subject.exported
     if not subject.refit:
         said = f"The weights of trial {trial.trial_id}, seed {trial.seed}: the best of {len(subject.standing.trials)} "
-        said += f"by validation, from epoch {trial.best_epoch}, trained on {exported.interactions:,} training events."
+        epoch = f", from epoch {trial.best_epoch}" if trial.best_epoch is not None else ""
+        said += f"by validation{epoch}, trained on {exported.interactions:,} training events."
         return [said, subject.words]
     return [
         f"**Refit: these weights have no test score.** Configuration and seed of trial {trial.trial_id} were trained "
@@ -183,13 +184,15 @@ def _cells(
     if not found or own is None:
         return ("–", "–", "–")
     mean = sum(one[name] for one in found) / len(found)
-    return f"{own[name]:.4f}", f"{mean:.4f}", f"{mean * (1 - width):.4f} – {mean * (1 + width):.4f}"
+    low, high = mean * max(0.0, 1 - width), min(1.0, mean * (1 + width))
+    return f"{own[name]:.4f}", f"{mean:.4f}", f"{low:.4f} – {high:.4f}"
 
 
 def _protocol(subject: Subject) -> str:
     study, facts = subject.study, subject.study.facts
+    events = f"{facts.interactions:,} events" + (" of training" if facts.validated_users is not None else "")
     lines = [
-        ("dataset", f"{study.dataset}: {facts.users:,} users, {facts.items:,} items, {facts.interactions:,} events"),
+        ("dataset", f"{study.dataset}: {facts.users:,} users, {facts.items:,} items, {events}"),
         ("content hash", study.dataset_hash),
         ("split", study.split),
         ("filter_seen", study.filter_seen),
@@ -205,7 +208,7 @@ def _versions(subject: Subject) -> str:
     trial = subject.trial
     found = {"virtualmle": subject.version, "trainer": trial.trainer_version, **trial.versions}
     said = ", ".join(f"{name} {version}" for name, version in found.items())
-    return f"Trained by {said}; {trial.threads} threads, {trial.device}."
+    return f"Trained by {said}; threads {trial.threads}, {trial.device}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

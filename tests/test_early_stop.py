@@ -33,7 +33,8 @@ from server.executors.stub import Answer, StubExecutor, curve
 from server.hopeless import stop_below
 from server.policies import load
 from server.policies.base import Brief, Observation
-from server.policies.playbook import given_up, usual_seconds
+from server.policies.playbook import given_up
+from server.policies.racing import usual_seconds
 from server.run_directory import read_result
 from server.runtime import Runtime, open_runtime
 from server.settings import Settings

@@ -7,7 +7,8 @@ import pytest
 
 from server.policies.base import Brief, Lesson, Observation, Proposal
 from server.policies.lessons import hints
-from server.policies.playbook import Playbook, diagnoses, incumbent, target, usual_seconds
+from server.policies.playbook import Playbook, diagnoses, target
+from server.policies.racing import incumbent, usual_seconds
 from server.policies.rules import ALWAYS, DEEPER, DIAGNOSES, FASTER_RATE, LESS_DROPOUT, SHALLOWER, WIDER
 from trainers.fields import space_of
 from trainers.space import Config, Space

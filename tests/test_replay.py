@@ -26,7 +26,8 @@ SPACE = space_of(SPECS["sasrec"])
 FIXED = {"max_epochs": 3, "num_negatives": 500}
 ROWS = """
 ('log', 'sasrec', 1, 0.2e0, 'full_softmax', 'ok', 0.10e0, 0.20e0, 30.0e0, [
-    {'epoch': 1, 'loss': 2.0e0, 'ndcg@10': 0.04e0}, {'epoch': 2, 'loss': 1.5e0, 'ndcg@10': 0.10e0}, {'epoch': 3, 'loss': 1.2e0, 'ndcg@10': 0.09e0}]),
+    {'epoch': 1, 'loss': 2.0e0, 'ndcg@10': 0.04e0}, {'epoch': 2, 'loss': 1.5e0, 'ndcg@10': 0.10e0},
+    {'epoch': 3, 'loss': 1.2e0, 'ndcg@10': 0.09e0}]),
 ('log', 'sasrec', 2, 0.2e0, 'full_softmax', 'ok', 0.12e0, 0.22e0, 30.0e0, NULL),
 ('log', 'sasrec', 1, 0.5e0, 'full_softmax', 'ok', 0.05e0, 0.11e0, 20.0e0, NULL),
 ('log', 'sasrec', 2, 0.5e0, 'full_softmax', 'ok', 0.01e0, 0.02e0, 20.0e0, NULL),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from memory.records import Expected
-from server.policies.base import Brief, Observation, Proposal, Standing, ranked, standings, tried
+from server.policies.base import Brief, Observation, Proposal, Standing, standings, tried
 from server.policies.lessons import hints
+from server.policies.racing import confirm, incumbent, to_confirm
 from server.policies.rules import ALWAYS, DIAGNOSES, SPARSE_LENGTH, SPARSE_USERS, Rule
 from server.policies.sampling import changes_between, position, settle, untried, valid, values_of
 from trainers.space import Config, Field, Space, Value
@@ -62,60 +62,9 @@ class Playbook:
         return perturbation(space, best, seen, rng)
 
 
-def incumbent(history: Sequence[Observation], brief: Brief) -> Standing:
-    """What the next change builds on: the best mean among the default and the configurations with two seeds.
-
-    One lucky seed is not built on, unless there is no time to train it again. Before anything scored: the default.
-    """
-    found = ranked(history)
-    trusted = [standing for standing in found if _trusted(standing, history[0], can_repeat(history, brief))]
-    return next(iter(trusted or found), standings(history)[0])
-
-
-def _trusted(standing: Standing, first: Observation, repeatable: bool) -> bool:
-    lucky = not repeatable and standing.trials[-1].verdict == "better"
-    return standing.number == first.number or len(standing.scores) > 1 or lucky
-
-
-def can_repeat(history: Sequence[Observation], brief: Brief) -> bool:
-    """Whether there is time for one more training of the usual length."""
-    return brief.seconds_left is None or brief.seconds_left > usual_seconds(history)
-
-
 def is_late(history: Sequence[Observation], left: int) -> bool:
     """Whether only the share of configurations is left that is meant for scorings."""
     return left <= SCORING_SHARE * (len(standings(history)) + left)
-
-
-def usual_seconds(history: Sequence[Observation]) -> float:
-    """The median training so far; one that was stopped early, or none at all, says nothing of how long they take."""
-    return median([trial.seconds for trial in history if trial.status != "stopped" and not trial.reused] or [0.0])
-
-
-def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:
-    """A configuration that leads the trusted ones on a single seed, and would not be told apart from luck.
-
-    Once no configuration is left, any such leader: the study must not end on the luckiest of many single seeds.
-    """
-    if not can_repeat(history, brief):
-        return None
-    best = incumbent(history, brief)
-    for standing in ranked(history):
-        if standing.number == best.number:
-            return None
-        if len(standing.trials) == 1 and (brief.trials_left == 0 or standing.trials[0].verdict in ("better", "retest")):
-            return standing
-    return None
-
-
-def confirm(standing: Standing) -> Proposal:
-    """A fresh seed of a configuration."""
-    trial = standing.trials[0]
-    return Proposal(
-        {},
-        replicate_of=trial.trial_id,
-        hypothesis=f"number {standing.number} leads on one seed ({trial.verdict}): a fresh seed tells luck from effect",
-    )
 
 
 def given_up(history: Sequence[Observation]) -> set[tuple[str, bool | Value]]:

@@ -1,0 +1,100 @@
+"""A study replayed on a table of finished trainings: a policy proposes, the table answers, the server's rules judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+
+from memory.records import Study, Trial
+from server import studies
+from server.diagnosis import diagnose
+from server.executors.recorded import Table
+from server.policies.base import Brief, Observation, Policy, Proposal
+from trainers.space import Space
+from trainers.spec import DatasetFacts
+
+METRIC = "ndcg@10"
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE = 20
+"""Proposals in a row that train nothing new, after which a policy is taken to have nothing left."""
+
+MakePolicy = Callable[[], Policy]
+
+
+@dataclass(frozen=True)
+class Step:
+    """After one training: the configuration that was trained, the one that leads, and what the training cost."""
+
+    trained: str
+    leading: str
+    seconds: float
+    simulated: bool
+
+
+@dataclass
+class Replayed:
+    """The books of one replayed study."""
+
+    study: Study
+    table: Table
+    trials: list[Trial]
+    history: list[Observation]
+    steps: list[Step]
+
+
+def play(
+    table: Table, space: Space, facts: DatasetFacts, make: MakePolicy, seed: int, trainings: int
+) -> Sequence[Step]:
+    """The trainings of one study with `seed`, whose trial 0 is the default of `space`; fewer where nothing is left."""
+    book = Replayed(_study(space, table.dataset, facts, seed), table, [], [], [])
+    policy, idle = make(), 0
+    brief = Brief(METRIC, space.backbone, {"users": float(facts.users), "mean_length": facts.mean_length})
+    while len(book.steps) < trainings and idle < PATIENCE:
+        proposal = policy.propose(space, book.history, brief, Random(f"{seed}:{len(book.history)}:{idle}"))
+        if proposal is None:
+            break
+        idle = 0 if _train(book, proposal) else idle + 1
+    return book.steps
+
+
+def _train(book: Replayed, proposal: Proposal) -> bool:
+    """Answers one proposal from the table; whether it was new."""
+    study = book.study
+    new = studies.plan_trial(
+        study, book.trials, proposal.changes, proposal.parent, proposal.replicate_of, None
+    )  # fmt: skip
+    if any(one.config_hash == new.config_hash and one.seed == new.seed for one in book.trials):
+        return False
+    found = book.table.training(new.config_hash, new.seed)
+    known = {trial.config_hash: trial.number for trial in book.trials}
+    number = known.get(new.config_hash, len(set(known.values())))
+    trial = Trial(
+        **new.model_dump(), trial_id=f"t-{len(book.trials)}", number=number, created_at=BEGAN, status=found.status,
+        validation=found.validation, best_epoch=found.best_epoch, epochs=len(found.epochs), seconds=found.seconds,
+    )  # fmt: skip
+    book.trials.append(trial)
+    judged = studies.judge(study, trial, book.trials)
+    score = studies.score_of(study, trial)
+    book.history.append(
+        Observation(
+            trial_id=trial.trial_id, number=number, config=trial.config, seed=trial.seed, status=trial.status,
+            score=score, changes=trial.changes, parent=trial.parent, replicate_of=trial.replicate_of,
+            verdict=judged.comparison.verdict if judged.comparison else None,
+            diagnosis=tuple(diagnose(trial, found.epochs, METRIC, judged.noise.sigma, {})), seconds=found.seconds,
+            epochs=trial.epochs, best_epoch=trial.best_epoch,
+        )
+    )  # fmt: skip
+    best = studies.incumbent(study, book.trials)
+    leading = best.config_hash if best else trial.config_hash
+    book.steps.append(Step(trial.config_hash, leading, found.seconds, found.simulated))
+    return True
+
+
+def _study(space: Space, dataset: str, facts: DatasetFacts, seed: int) -> Study:
+    return Study(
+        study_id="s-replay", created_at=BEGAN, dataset=dataset, dataset_hash=dataset, split="leave-one-out",
+        facts=facts, backbone=space.backbone, metric=METRIC, preset="strong", space=space, filter_seen="reference",
+        max_trials=None, budget_seconds=None, trial_seconds=None, policy="replay", seed=seed, brief="{}",
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""How a budget is split between new configurations and fresh seeds: what leads on one seed is trained again first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from statistics import median
+
+from server.policies.base import Brief, Observation, Policy, Proposal, Standing, ranked, standings
+from trainers.space import Space
+
+
+class Racing:
+    """Another policy, whose leaders are confirmed by a fresh seed before it goes on."""
+
+    def __init__(self, inner: Policy) -> None:
+        self.inner = inner
+        self.reflects = inner.reflects
+
+    def propose(
+        self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
+    ) -> Proposal | None:
+        """A fresh seed of a configuration that leads on a single one, else what the other policy proposes."""
+        candidate = to_confirm(history, brief) if history else None
+        return confirm(candidate) if candidate else self.inner.propose(space, history, brief, rng)
+
+
+def incumbent(history: Sequence[Observation], brief: Brief) -> Standing:
+    """What the next change builds on: the best mean among the default and the configurations with two seeds.
+
+    One lucky seed is not built on, unless there is no time to train it again. Before anything scored: the default.
+    """
+    found = ranked(history)
+    trusted = [standing for standing in found if _trusted(standing, history[0], can_repeat(history, brief))]
+    return next(iter(trusted or found), standings(history)[0])
+
+
+def _trusted(standing: Standing, first: Observation, repeatable: bool) -> bool:
+    lucky = not repeatable and standing.trials[-1].verdict == "better"
+    return standing.number == first.number or len(standing.scores) > 1 or lucky
+
+
+def can_repeat(history: Sequence[Observation], brief: Brief) -> bool:
+    """Whether there is time for one more training of the usual length."""
+    return brief.seconds_left is None or brief.seconds_left > usual_seconds(history)
+
+
+def usual_seconds(history: Sequence[Observation]) -> float:
+    """The median training so far; one that was stopped early, or none at all, says nothing of how long they take."""
+    return median([trial.seconds for trial in history if trial.status != "stopped" and not trial.reused] or [0.0])
+
+
+def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:
+    """A configuration that leads the trusted ones on a single seed, and would not be told apart from luck.
+
+    Once no configuration is left, any such leader: the study must not end on the luckiest of many single seeds.
+    """
+    if not can_repeat(history, brief):
+        return None
+    best = incumbent(history, brief)
+    for standing in ranked(history):
+        if standing.number == best.number:
+            return None
+        if len(standing.trials) == 1 and (brief.trials_left == 0 or standing.trials[0].verdict in ("better", "retest")):
+            return standing
+    return None
+
+
+def confirm(standing: Standing) -> Proposal:
+    """A fresh seed of a configuration."""
+    trial = standing.trials[0]
+    return Proposal(
+        {},
+        replicate_of=trial.trial_id,
+        hypothesis=f"number {standing.number} leads on one seed ({trial.verdict}): a fresh seed tells luck from effect",
+    )

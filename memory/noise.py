@@ -20,7 +20,7 @@ LOOSE = 0.10
 """One-sided chance, under no effect, at which a gain is worth a second look."""
 PAIRED_SHARE = 0.5
 """Of sigma: how the gain of one scoring over another of the same weights varies from seed to seed. Declared on the safe
-side: in docs/fields.md it is about a third."""
+side: in docs/fields.md, for SASRec on Office_Products, it is about a quarter."""
 
 Verdict = Literal["better", "worse", "tied", "retest"]
 

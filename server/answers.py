@@ -122,6 +122,8 @@ class TrialAnswer(Answer):
     """Validation, at the best epoch; of a `stopped` trial what it had reached, not what it is worth."""
     measures: dict[str, float] = {}
     """Of its ten best items a user: share of the catalogue shown, their mean training events; ms for 1,000 users."""
+    weights_of: str | None = None
+    """The trial whose weights were scored again: nothing was trained."""
     violations: list[str] = []
     """Guardrails of the study that its configuration violates: then it is never chosen, and gets no verdict."""
     delta: dict[str, float] = {}

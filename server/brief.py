@@ -135,9 +135,11 @@ def note_line(ranked: Ranked) -> NoteLine:
     return NoteLine(**shown, evidence=list(ranked.note.evidence), why=ranked.why)
 
 
-def noise_line(sigma: noise.Sigma, candidate: int, against: int) -> Noise:
-    """Seed noise for an answer, with the smallest believable gain of `candidate` against `against` trainings."""
+def noise_line(sigma: noise.Sigma, candidate: int, against: int, found: noise.Comparison | None = None) -> Noise:
+    """Seed noise for an answer, with the smallest believable gain: of `found`, or of so many trainings on each side."""
     width = noise.half_width(sigma, candidate, against)
+    if found is not None and found.high > found.delta:
+        width = found.high - found.delta
     return Noise(sigma=rounded(sigma.sigma), df=rounded(sigma.df), half_width=rounded(width))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from memory.noise import Sigma, t_quantile
 from memory.records import Reveal, Study, Trial
-from server.drive.plan import Plan
+from server.drive.plan import METRIC, Plan
 from server.policies.sampling import changes_between
 from server.studies import Standing
 from trainers.metrics import filter_rule
@@ -20,8 +20,9 @@ _WHAT = {
     "item_embeddings.safetensors": "`embeddings` (items, width): an item's encoder score is its row times the state",
     "encoder.onnx": "the encoder; `items` (users, width) and `lengths` (users,), int64, padded on the right with any "
     "item, the oldest first, at most max_length → `states` (users, width)",
+    "encoder.onnx.data": "its weights, where they are too large for one file",
     "items.parquet": "`index`, an item's row and number, and `id`, its name in the data",
-    "config.json": "all of this as JSON",
+    "config.json": "configuration, data, metrics of every seed, noise and versions",
 }
 
 
@@ -93,11 +94,21 @@ def card(subject: Subject) -> str:
             ("field", "value"), [(name, f"`{value}`") for name, value in study.space.canonical(trial.config).items()]
         ),
         "## Again",
-        "The same training, where the dataset is there under its name:\n",
-        f"```sh\n{command(subject)}\n```",
+        _again(subject),
         _versions(subject),
     ]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def _again(subject: Subject) -> str:
+    """The way to these weights, where there is one of a single command."""
+    study, trial = subject.study, subject.trial
+    if subject.refit:
+        return f"```sh\nvirtualmle export {study.study_id} DIR --refit\n```"
+    if study.metric != METRIC or trial.status != "ok":
+        why = f"its best epoch was chosen by {study.metric}" if study.metric != METRIC else f"it ended {trial.status}"
+        return f"No single command trains it again, since {why}; `config.json` holds configuration and seed."
+    return f"The same training, where the dataset is there under its name:\n\n```sh\n{command(subject)}\n```"
 
 
 def command(subject: Subject) -> str:
@@ -130,7 +141,7 @@ def _provenance(subject: Subject) -> list[str]:
         return [said, subject.words]
     return [
         f"**Refit: these weights have no test score.** Configuration and seed of trial {trial.trial_id} were trained "
-        f"anew for {trial.best_epoch} epochs on all {exported.interactions:,} events of the dataset, validation "
+        f"anew for {trial.best_epoch} epochs on all {exported.interactions:,} events kept of the dataset, validation "
         "and test included. The metrics below are those of the trainings that chose it, on the training split.",
         subject.words,
     ]
@@ -151,39 +162,40 @@ def _use(subject: Subject) -> str:
     return (
         "```python\nfrom trainers.predict import load\n\n"
         f'model = load("this folder")\nmodel.recommend([["item", "item"]], k=10{seen})  # item ids, the oldest first\n'
-        "```\n\nIt needs the packages torch, numpy, pydantic and safetensors, and virtualmle itself, which "
-        "`pip install --no-deps` brings without those that only a server needs."
+        "```\n\nIt needs the packages torch, numpy, pydantic and safetensors, and virtualmle itself: "
+        "`pip install --no-deps` with its clone or wheel leaves out what only a server needs."
     )
 
 
 def _metrics(subject: Subject) -> list[str]:
     trials, tests = subject.standing.trials, subject.reveal.test if subject.reveal else {}
-    width = t_quantile(0.975, subject.noise.df) * subject.noise.sigma / len(trials) ** 0.5
+    known = t_quantile(0.975, subject.noise.df) * subject.noise.sigma / len(trials) ** 0.5
     rows: list[tuple[str, ...]] = []
     for name in subject.trial.validation:
+        width = known if name == subject.study.metric else None
         rows.append((name, *_cells([one.validation for one in trials], subject.trial.validation, name, width)))
         test = [tests[one.trial_id] for one in trials if one.trial_id in tests]
         rows[-1] += _cells(test, tests.get(subject.trial.trial_id), name, width)
     head = ("metric", "validation", "mean of seeds", "95 % interval", "test", "mean of seeds", "95 % interval")
     seeds = ", ".join(str(one.seed) for one in trials)
     about = (
-        f"Full ranking, one item to find for each of {subject.study.facts.measured_users:,} users. Means are over the "
-        f"seeds {seeds}; intervals come from seed noise ({subject.noise.sigma:.1%} of a score), without that of which "
-        "users there are."
+        f"Full ranking, one item to find for each user, in validation for {subject.study.facts.measured_users:,} of "
+        f"them. Means are over the seeds {seeds}. Intervals come from the seed noise of {subject.study.metric} "
+        f"({subject.noise.sigma:.1%} of a score), without that of which users there are; others were not estimated."
     )
     if subject.reveal is None:
         about += " The study is not finished, so the test is sealed."
-    elif subject.reveal.ordinal > 1:
-        about += f" Test reused: this was reveal {subject.reveal.ordinal} of this dataset."
     return [about, _table(head, rows)]
 
 
 def _cells(
-    found: Sequence[Mapping[str, float]], own: Mapping[str, float] | None, name: str, width: float
+    found: Sequence[Mapping[str, float]], own: Mapping[str, float] | None, name: str, width: float | None
 ) -> tuple[str, ...]:
     if not found or own is None:
         return ("–", "–", "–")
     mean = sum(one[name] for one in found) / len(found)
+    if width is None:
+        return f"{own[name]:.4f}", f"{mean:.4f}", "–"
     low, high = mean * max(0.0, 1 - width), min(1.0, mean * (1 + width))
     return f"{own[name]:.4f}", f"{mean:.4f}", f"{low:.4f} – {high:.4f}"
 
@@ -208,7 +220,8 @@ def _versions(subject: Subject) -> str:
     trial = subject.trial
     found = {"virtualmle": subject.version, "trainer": trial.trainer_version, **trial.versions}
     said = ", ".join(f"{name} {version}" for name, version in found.items())
-    return f"Trained by {said}; threads {trial.threads}, {trial.device}."
+    where = f", {trial.device}" if trial.device else ""
+    return f"Trained by {said}; threads {trial.threads}{where}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Write the chosen model of a study to DIR: weights, item ids and embeddings, an ONNX encoder and a model card."""
     if refit:
-        typer.echo("Training the chosen configuration on all events …", err=True)
+        typer.echo("A refit takes about as long as the trial did; Ctrl-C ends it.", err=True)
     request = ExportRequest(study_id=study_id, folder=folder.absolute(), refit=refit)
     answer = anyio.run(_asked, home, EXPORT_PATH, request, ExportAnswer)
     if answer.missing:
@@ -87,6 +87,8 @@ async def _asked(home: Path | None, path: str, request: BaseModel, kind: type[An
             response = await http.post(path, content=request.model_dump_json())
         except httpx2.TransportError:
             raise HomeError(OWNER_ENDED) from None
-    if response.status_code != 200:
+    if response.status_code == 409:
         raise Refused(response.json()["error"])
+    if response.status_code != 200:
+        raise HomeError(OWNER_ENDED)
     return kind.model_validate_json(response.content)

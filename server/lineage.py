@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from memory.noise import compare
 from memory.records import Study, Trial
 from memory.store import Memory
 from server import studies
@@ -72,6 +71,6 @@ def still_wins(study: Study, trials: Sequence[Trial], chosen: Standing) -> str:
     own = next((found for found in studies.standings(study, trials) if found.config_hash == wanted), None)
     if own is None:
         return f" {named} has no score here."
-    found = compare(own.scores, chosen.scores, studies.noise_of(study, trials))
+    found = studies.compared(own, chosen, studies.noise_of(study, trials))
     told = {"worse": "is worse by more than seed noise"}.get(found.verdict, "is not told apart from what wins now")
     return f" {named} no longer leads on validation: it {told} ({found.delta:+.1%})."

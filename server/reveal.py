@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from memory.noise import compare, compare_paired
 from memory.records import Reveal, Study, Trial
 from memory.store import Memory
 from server import studies
@@ -110,7 +111,7 @@ def _revealed_answer(memory: Memory, settings: Settings, study: Study, reveal: R
     chosen = by_first[reveal.chosen[0]]
     default = by_first[reveal.default[0]] if reveal.default else None
     best, base = _finished(study, chosen, reveal), _finished(study, default, reveal) if default else None
-    words, delta = _words(study, chosen, default, best, base, reveal.ordinal)
+    words, delta = _words(study, chosen, default, best, base, reveal)
     words += still_wins(study, trials, chosen)
     checkpoint = settings.trials / chosen.best_trial.trial_id / "checkpoint.safetensors"
     return FinishAnswer(
@@ -129,10 +130,10 @@ def _revealed_answer(memory: Memory, settings: Settings, study: Study, reveal: R
 
 
 def _words(
-    study: Study, chosen: Standing, default: Standing | None, best: Finished, base: Finished | None, ordinal: int
+    study: Study, chosen: Standing, default: Standing | None, best: Finished, base: Finished | None, reveal: Reveal
 ) -> tuple[str, float | None]:
     """The outcome in one or two sentences, and the relative test difference; noise is that of the validation."""
-    reused = f" Test reused: reveal {ordinal} of this dataset." if ordinal > 1 else ""
+    reused = f" Test reused: reveal {reveal.ordinal} of this dataset." if reveal.ordinal > 1 else ""
     if base is None or default is None:
         return f"The default configuration was never trained, so there is nothing to compare with.{reused}", None
     if chosen.config_hash == default.config_hash:
@@ -141,7 +142,11 @@ def _words(
     if other <= 0:
         return f"The default scores 0 on the test, so a relative difference means nothing.{reused}", None
     noise = studies.noise_of(study, [*chosen.trials, *default.trials])
-    compared = studies.compare([own] * len(chosen.scores), [other] * len(default.scores), noise)
+    if pairs := studies.same_weights(chosen, default):
+        tests = [tuple(reveal.test[trial.trial_id][study.metric] for trial in pair) for pair in pairs]
+        compared = compare_paired([(one, another) for one, another in tests], noise)
+    else:
+        compared = compare([own] * len(chosen.scores), [other] * len(default.scores), noise)
     believed = {
         "better": "beats the default on the sealed test by more than seed noise",
         "worse": "is worse than the default on the sealed test by more than seed noise",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,6 +115,13 @@ def read_revealed(directory: Path) -> Revealed:
     except (OSError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         return Revealed(status="failed", message=f"revealed.json cannot be read: {reason}")
+
+
+def sweep(trials: Path) -> None:
+    """Removes what an export or a recommendation of an owner that was killed has left beside the trials."""
+    for task in ("export", "recommend"):
+        for folder in trials.glob(f"{task}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def has_checkpoint(directory: Path) -> bool:

@@ -124,14 +124,20 @@ def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence
 
 
 def compared(own: Standing, rival: Standing, noise: Sigma) -> Comparison:
-    """`own` beside `rival`: where both scored the same weights, only those, seed by seed."""
-    weights = {trial.fingerprint: score for trial, score in zip(rival.trials, rival.scores, strict=True)}
-    pairs = [
-        (score, weights[trial.fingerprint])
-        for trial, score in zip(own.trials, own.scores, strict=True)
-        if trial.fingerprint is not None and trial.fingerprint in weights
-    ]
-    return compare_paired(pairs, noise) if pairs else compare(own.scores, rival.scores, noise)
+    """`own` beside `rival`: seed by seed, where each training of `own` scored weights that `rival` scored, too."""
+    if pairs := same_weights(own, rival):
+        mine, theirs = (dict(zip(one.trial_ids, one.scores, strict=True)) for one in (own, rival))
+        return compare_paired([(mine[one.trial_id], theirs[other.trial_id]) for one, other in pairs], noise)
+    return compare(own.scores, rival.scores, noise)
+
+
+def same_weights(own: Standing, rival: Standing) -> list[tuple[Trial, Trial]]:
+    """Each training of `own` with that of `rival` on the same weights; none where one of them has no other."""
+    by_weights = {trial.weights_of or trial.trial_id: trial for trial in rival.trials}
+    weights = [trial.weights_of or trial.trial_id for trial in own.trials]
+    if not all(name in by_weights for name in weights):
+        return []
+    return [(trial, by_weights[name]) for trial, name in zip(own.trials, weights, strict=True)]
 
 
 def _stopped(study: Study, trial: Trial, against: Standing) -> Comparison:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
@@ -56,10 +56,12 @@ class Supervisor:
         self._jobs: dict[str, Job] = {}
         self._failures: dict[str, str] = {}
         self._evaluations = 0
+        self._slots = asyncio.Semaphore(settings.slots)
         self._workers: list[asyncio.Task[None]] = []
         self._closing = False
 
     async def __aenter__(self) -> Self:
+        run_directory.sweep(self._settings.trials)
         for trial in recover(self._memory, self._settings.trials, self._finish):
             with suppress(ExecutorError):  # the failure stands in the trial
                 await self.submit(trial, self._memory.study(trial.study_id))
@@ -152,11 +154,15 @@ class Supervisor:
             raise ExecutorError(f"The evaluation of study {study_id!r} failed: {revealed.message}")
         return revealed
 
-    async def produce(self, directory: Path, task: Task) -> None:
-        """Has `task` done in a prepared directory, beside the trials; cancelling ends that. Raises ExecutorError."""
+    async def produce(self, directory: Path, task: Task, trains: bool = False) -> None:
+        """Has `task` done in a prepared directory, beside the trials, or in their turn where it `trains`.
+
+        Cancelling ends it. Raises ExecutorError.
+        """
         self._evaluations += 1
         try:
-            (exit,) = await self._executor.run([directory], self._slot(None), task=task)
+            async with self._slots if trains else nullcontext():
+                (exit,) = await self._executor.run([directory], self._slot(None), task=task)
         finally:
             self._evaluations -= 1
         if exit.cause != "result":
@@ -180,10 +186,10 @@ class Supervisor:
     async def _work(self) -> None:
         """One slot."""
         while (job := await self._queue.get()) is not None and not self._closing:
-            if job.over.is_set():  # cancelled while it was queued
-                continue
             try:
-                await self._train(job)
+                async with self._slots:
+                    if not job.over.is_set():  # cancelled while it was queued
+                        await self._train(job)
             except Exception as error:
                 log.exception("trial %s", job.trial.trial_id)
                 self._failures[job.trial.trial_id] = " ".join(str(error).split())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,25 +68,23 @@ async def export(runtime: Runtime, asked: ExportRequest) -> ExportAnswer:
     study = runtime.memory.study(asked.study_id)
     standing = chosen(runtime, study)
     trial = standing.best_trial
-    _refuse(runtime, study, asked)
+    _refuse_refit(runtime, study, asked)
     settings = runtime.settings
     spec = ExportSpec(
         trial_id=trial.trial_id, threads=settings.threads, memory_mb=settings.trial_memory_mb,
         refit_epochs=trial.best_epoch if asked.refit else None,
     )  # fmt: skip
-    async with _worked(runtime, "export", spec, Exported) as (staging, exported):
-        finished = finish_answer(runtime.memory, settings, study)
-        subject = card.Subject(
-            study, standing, trial, exported, studies.noise_of(study, runtime.memory.trials(study.study_id)),
-            runtime.memory.reveal(study.study_id), finished.words or "", installed_version(), asked.refit,
-        )  # fmt: skip
-        files = [*exported.files, CONFIG, CARD]
-        try:
+    with _writable(asked.folder):
+        async with _worked(runtime, "export", spec, Exported, trains=asked.refit) as (staging, exported):
+            finished = finish_answer(runtime.memory, settings, study)
+            subject = card.Subject(
+                study, standing, trial, exported, studies.noise_of(study, runtime.memory.trials(study.study_id)),
+                runtime.memory.reveal(study.study_id), finished.words or "", installed_version(), asked.refit,
+            )  # fmt: skip
+            files = [*exported.files, CONFIG, CARD]
             write_whole(staging / CONFIG, json.dumps(card.config(subject), indent=1) + "\n")
             write_whole(staging / CARD, card.card(subject))
             await asyncio.to_thread(_move, staging, asked.folder, files)
-        except OSError as error:
-            raise TakeHomeRefused(f"{str(asked.folder)!r} cannot be written: {error.strerror or error}.") from None
     return ExportAnswer(
         study_id=study.study_id, trial_id=trial.trial_id, refit=asked.refit, folder=str(asked.folder), files=files,
         missing=f"No ONNX encoder: {exported.no_onnx}." if exported.no_onnx else "",
@@ -117,10 +116,7 @@ def chosen(runtime: Runtime, study: Study) -> Standing:
     return best
 
 
-def _refuse(runtime: Runtime, study: Study, asked: ExportRequest) -> None:
-    folder = asked.folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TakeHomeRefused(f"{str(folder)!r} is there already and not empty; name a new folder.")
+def _refuse_refit(runtime: Runtime, study: Study, asked: ExportRequest) -> None:
     if asked.refit and study.backbone not in SPECS:
         raise TakeHomeRefused(f"--refit knows the built-in backbones; train {study.backbone} on all data by itself.")
     if asked.refit and runtime.memory.reveal(study.study_id) is None:
@@ -130,9 +126,23 @@ def _refuse(runtime: Runtime, study: Study, asked: ExportRequest) -> None:
         )
 
 
+@contextmanager
+def _writable(folder: Path) -> Generator[None]:
+    """Says before the work, rather than after it, that the folder cannot be written; and after it, if so then."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TakeHomeRefused(f"{str(folder)!r} is there already and not empty; name a new folder.")
+        if not os.access(folder.parent, os.W_OK | os.X_OK):
+            raise TakeHomeRefused(f"{str(folder)!r} cannot be made: {str(folder.parent)!r} is not writable.")
+        yield
+    except OSError as error:
+        raise TakeHomeRefused(f"{str(folder)!r} cannot be written: {error.strerror or error}.") from None
+
+
 @asynccontextmanager
 async def _worked(
-    runtime: Runtime, task: Task, spec: BaseModel, kind: type[Result]
+    runtime: Runtime, task: Task, spec: BaseModel, kind: type[Result], trains: bool = False
 ) -> AsyncGenerator[tuple[Path, Result]]:
     """A directory of its own in which a child did `task`, and what it answered; gone afterwards."""
     directory = runtime.settings.trials / f"{task}-{secrets.token_hex(4)}"
@@ -142,7 +152,7 @@ async def _worked(
             write_whole(directory / f"{task}.json", spec.model_dump_json(indent=1))
         except OSError as error:
             raise ExecutorError(f"{directory.name} cannot be written: {error.strerror or error}.") from None
-        await runtime.supervisor.produce(directory, task)
+        await runtime.supervisor.produce(directory, task, trains)
         try:
             found = kind.model_validate_json((directory / RESULT_FILES[task]).read_bytes())
         except (OSError, ValidationError) as error:
@@ -155,7 +165,13 @@ async def _worked(
 
 
 def _move(staging: Path, folder: Path, names: list[str]) -> None:
-    """Copies the files, to another file system perhaps; the card comes last, so a folder with one is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copyfile(staging / name, folder / name)
+    """Copies the files, to another file system perhaps, and renames: there is a whole folder, or none."""
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        part.mkdir()
+        for name in names:
+            shutil.copyfile(staging / name, part / name)
+        part.replace(folder)  # an empty folder gives way, one that is not refuses
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

@@ -60,6 +60,7 @@ def trial_answer(
         "seconds_left": _rounded(studies.seconds_left(study, now)),
         "incumbent": _score(study, best) if best else None,
         "message": failure or trial.message or None,
+        "weights_of": trial.weights_of,
         "next": next_call(study, trial, judged.comparison, best, left) + _to_its_end(study, trial),
     }
     if trial.finished:
@@ -82,7 +83,7 @@ def _outcome(study: Study, trial: Trial, trials: list[Trial], epochs: list[Epoch
         "delta": _deltas(study, trial, trials, against),
         "verdict": comparison.verdict if comparison else None,
         "verdict_words": comparison.words if comparison else None,
-        "noise": noise_line(judged.noise, max(1, len(own)), len(against.scores) if against else 1),
+        "noise": noise_line(judged.noise, max(1, len(own)), len(against.scores) if against else 1, comparison),
         "diagnosis": diagnose(trial, epochs, study.metric, judged.noise.sigma, stored["baselines"]),
         "seconds": _rounded(trial.seconds),
         "eval_seconds": _rounded(trial.eval_seconds),

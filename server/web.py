@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 from mcp.server import MCPServer
@@ -113,10 +115,12 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         return StreamingResponse(until_stopped(), media_type="application/octet-stream")
 
     async def export(request: Request) -> Response:
-        return await _answered(takehome.export(runtime, ExportRequest.model_validate_json(await request.body())))
+        asked = ExportRequest.model_validate_json(await request.body())
+        return await _answered(request, takehome.export(runtime, asked))
 
     async def recommend(request: Request) -> Response:
-        return await _answered(takehome.recommend(runtime, RecommendRequest.model_validate_json(await request.body())))
+        asked = RecommendRequest.model_validate_json(await request.body())
+        return await _answered(request, takehome.recommend(runtime, asked))
 
     private(EXPORT_PATH, "POST", export)
     private(RECOMMEND_PATH, "POST", recommend)
@@ -125,12 +129,22 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
     private(PRESENCE_PATH, "GET", presence)
 
 
-async def _answered(work: Awaitable[BaseModel]) -> Response:
-    """What the work comes to, or one line that says why it does not."""
+async def _answered(request: Request, work: Coroutine[Any, Any, BaseModel]) -> Response:
+    """What the work comes to, or one line that says why it does not. It ends when nobody waits for it any more."""
+    working = asyncio.create_task(work)
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())  # the body is read: only the end can come
+    both: set[asyncio.Future[Any]] = {working, gone}
     try:
-        return Response((await work).model_dump_json(), media_type="application/json")
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return Response(status_code=499)
+        return Response(working.result().model_dump_json(), media_type="application/json")
     except (TakeHomeRefused, ExecutorError, MemoryFault) as error:
         return JSONResponse({"error": str(error)}, status_code=409)
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.wait(both)
 
 
 class _Watched:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from server.cli import app
 from tests.handmade import trial
 from tests.interactions import write
-from trainers.data import DataError, Dataset, TimeSplit, add, baselines, load_test, load_training
+from trainers.data import DataError, Dataset, TimeSplit, add, baselines, load_test, load_training, load_whole
 from trainers.spec import preset
 from trainers.train import train
 
@@ -141,6 +141,25 @@ def test_an_event_after_the_training_period_reaches_no_training_item_fact_prior_
     weights, losses, validation = curve(clean, max_epochs=1)
     assert (weights, losses) == curve(dirty, max_epochs=1)[:2]
     assert validation != curve(dirty, max_epochs=1)[2]
+
+
+def test_a_refit_has_every_event_that_was_kept_and_the_hash_tells_them_apart(tmp_path: Path) -> None:
+    dataset = added(tmp_path / "a", BY_HAND)
+    items, offsets = load_whole(dataset.path)
+    assert items.tolist() == [0, 1, 2, 0, 2, 1, 0, 0, 3, 0, 1, 2]  # ann: a b c a, bob: c b a, eve: a d, cid: a b c
+    assert offsets.tolist() == [0, 4, 7, 9, 12]
+    later = added(tmp_path / "b", [*BY_HAND, ("ann", "b", 26)])
+    assert load_test(later.path).targets.tolist() == load_test(dataset.path).targets.tolist()
+    assert later.content_hash != dataset.content_hash
+    (dataset.path / "whole.safetensors").unlink()
+    with pytest.raises(DataError, match="kept no events after the test items"):
+        load_whole(dataset.path)
+
+
+def test_the_whole_of_a_leave_one_out_split_is_what_was_added(tmp_path: Path) -> None:
+    dataset = add(tmp_path, "log", write(tmp_path / "log.csv", table(BY_HAND)))
+    items, offsets = load_whole(dataset.path)
+    assert (len(items), offsets.tolist()) == (dataset.facts.interactions, [0, 5, 8, 11, 14])
 
 
 def test_ties_are_drawn_by_the_seed_and_leave_other_events_alone(tmp_path: Path) -> None:

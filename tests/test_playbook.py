@@ -96,10 +96,13 @@ def test_without_weights_there_is_nothing_to_score_anew() -> None:
     assert proposed(failed, space=WHOLE, trials_left=1).changes == {"learning_rate": 0.000333}
 
 
-def test_a_training_that_eats_the_budget_is_slow() -> None:
-    best = incumbent([seen(0, 0.05)], Brief("ndcg@10", "sasrec"))
-    assert diagnoses(best, Brief("ndcg@10", "sasrec", RICH, trials_left=7, seconds_left=69.0)) == ["slow", "always"]
-    assert diagnoses(best, Brief("ndcg@10", "sasrec", RICH, trials_left=7, seconds_left=71.0)) == ["always"]
+@pytest.mark.parametrize(("left", "found"), [(69.0, ["slow", "always"]), (71.0, ["always"])])
+def test_a_training_that_eats_the_budget_is_slow(left: float, found: list[str]) -> None:
+    brief = Brief("ndcg@10", "sasrec", RICH, trials_left=7, seconds_left=left)
+    history = [seen(0, 0.05)]
+    assert diagnoses(incumbent(history, brief), history, brief) == found
+    history += [seen(1, 0.06, {"item_cf_alpha": 1.0}, seconds=0.1, reused=True, trial_id=f"t-{n}") for n in (1, 2)]
+    assert diagnoses(incumbent(history, brief), history, brief) == found
 
 
 def test_every_rule_names_fields_that_some_backbone_has() -> None:

@@ -53,16 +53,34 @@ def test_a_large_lead_is_better_and_a_large_loss_worse() -> None:
 
 
 def test_two_scorings_of_the_same_weights_are_compared_seed_by_seed() -> None:
-    default = [trial(0, score, seed=seed, fingerprint=f"f{seed}") for seed, score in enumerate((0.050, 0.060))]
-    counts = trial(1, 0.062, changes={"item_cf_alpha": 1.0}, seed=1, fingerprint="f1", weights_of="t-0-1")
+    default = [trial(0, score, seed=seed) for seed, score in enumerate((0.050, 0.060))]
+    counts = trial(1, 0.062, changes={"item_cf_alpha": 1.0}, seed=1, weights_of="t-0-1")
     found = studies.judge(study(), counts, [*default, counts]).comparison
     assert found is not None
     assert found.delta == pytest.approx(0.062 / 0.060 - 1)
     assert "1 pair on the same weights" in found.words
-    other = trial(1, 0.062, changes={"dropout": 0.1}, seed=1, fingerprint="f2")
+    other = trial(1, 0.062, changes={"dropout": 0.1}, seed=1)
     found = studies.judge(study(), other, [*default, other]).comparison
     assert found is not None
     assert found.delta == pytest.approx(0.062 / 0.055 - 1)
+
+
+def test_a_fresh_seed_of_a_scoring_counts_although_the_other_lacks_it() -> None:
+    default = trial(0, 0.050)
+    counts = trial(1, 0.056, changes={"item_cf_alpha": 1.0}, weights_of="t-0")
+    fresh = trial(1, 0.030, changes={"item_cf_alpha": 1.0}, seed=1)
+    found = studies.judge(study(), fresh, [default, counts, fresh]).comparison
+    assert found is not None
+    assert found.delta == pytest.approx(0.043 / 0.050 - 1)
+
+
+def test_the_same_seed_trained_twice_is_no_pair() -> None:
+    """A fingerprint says what weights a whole training has, not those of one that ended early."""
+    default = trial(0, 0.050, fingerprint="f", status="timed_out")
+    counts = trial(1, 0.056, changes={"item_cf_alpha": 1.0}, fingerprint="f")
+    found = studies.judge(study(), counts, [default, counts]).comparison
+    assert found is not None
+    assert "1 against 1 training" in found.words
 
 
 def test_a_judgement_does_not_change_when_later_trials_land() -> None:

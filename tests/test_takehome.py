@@ -21,10 +21,13 @@ from server.cli import main
 from server.drive.plan import Plan
 from server.drive.run import run_drive
 from server.home import connect
+from server.run_directory import sweep
 from server.settings import Settings
 from server.studies import Standing
+from server.takehome import TakeHomeRefused, _move, _writable  # pyright: ignore[reportPrivateUsage]
 from tests.examples import BEGAN, study, trial
 from tests.owners import end_owners
+from trainers import registry
 from trainers.data import add
 from trainers.predict import load
 from trainers.spec import Exported
@@ -102,6 +105,7 @@ def test_a_refit_has_other_weights_more_events_and_no_score(
     text = (tmp_path / "refit" / "README.md").read_text()
     assert "**Refit: these weights have no test score.**" in text
     assert "all 720 events" in text
+    assert f"virtualmle export {study_id} DIR --refit" in text
     with safe_open(tmp_path / "refit" / "model.safetensors", "np") as file:
         assert file.metadata()["refit_epochs"] == str(told["epochs"])
 
@@ -160,6 +164,57 @@ def test_a_study_that_is_not_finished_gives_its_best_but_no_refit(
     assert "The study is not finished, so the test is sealed." in (tmp_path / "a" / "README.md").read_text()
 
 
+def test_what_a_killed_owner_left_of_an_export_is_swept_and_trials_stay(tmp_path: Path) -> None:
+    for name in ("export-1234abcd", "recommend-1234abcd", "t-exported"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["t-exported"]
+
+
+def test_a_trainer_of_ones_own_comes_with_its_checkpoint_and_no_refit(
+    driven: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = driven
+    registry.add(
+        Settings(home=home).trainers, "knn", Path(__file__).parents[1] / "examples" / "item_knn" / "space.yaml"
+    )
+    report = tmp_path / "report"
+    plan = Plan(dataset="log", backbone="knn", trials=1)
+    assert run_drive(plan, lambda: connect(home), home / "reports", report, False) == 0
+    study_id = json.loads((report / "report.json").read_text())["study_id"]
+    capsys.readouterr()
+    code, _, err = said(capsys, "export", study_id, tmp_path / "knn", "--home", home)
+    assert (code, err) == (0, "No ONNX encoder: knn is a trainer of your own.\n")
+    names = ["README.md", "checkpoint.safetensors", "config.json", "items.parquet"]
+    assert sorted(path.name for path in (tmp_path / "knn").iterdir()) == names
+    for words in (("export", study_id, tmp_path / "refit", "--refit"), ("recommend", study_id, "--history", "i3")):
+        code, _, err = said(capsys, *words, "--home", home)
+        assert code == 1
+        assert "knn" in err.splitlines()[-1]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, message in (
+        (tmp_path / "file" / "model", "cannot be written"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(TakeHomeRefused, match=message), _writable(folder):
+            raise AssertionError("the work was begun")
+
+
+def test_an_export_that_breaks_off_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "staging").mkdir()
+    (tmp_path / "staging" / "a").touch()
+    with pytest.raises(OSError, match="missing"):
+        _move(tmp_path / "staging", tmp_path / "model", ["a", "missing"])
+    assert [path.name for path in tmp_path.iterdir()] == ["staging"]
+    (tmp_path / "model").mkdir()
+    _move(tmp_path / "staging", tmp_path / "model", ["a"])
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["a"]
+
+
 def subject(**values: Any) -> Subject:
     trials = tuple(
         trial(1, score, seed=seed, changes={"dropout": 0.25}, best_epoch=9, device="cpu", threads=2)
@@ -183,7 +238,6 @@ def test_the_card_has_metrics_with_intervals_and_the_way_to_get_them_again() -> 
     text = card.card(subject())
     # 2.776 * 0.03 / sqrt(2) = 5.89 % of the means 0.052 and 0.042
     assert "| ndcg@10 | 0.0540 | 0.0520 | 0.0489 – 0.0551 | 0.0440 | 0.0420 | 0.0395 – 0.0445 |" in text
-    assert "Test reused: this was reveal 2 of this dataset." in text
     assert (
         "virtualmle drive --dataset demo --backbone sasrec --policy playbook --trials 1 --seed 1 --preset strong "
         "--fix dropout=0.25" in text
@@ -198,6 +252,19 @@ def test_a_card_without_a_test_or_an_onnx_encoder_says_why() -> None:
     assert "No ONNX encoder: onnx not installed." in text
     assert "| ndcg@10 | 0.0540 | 0.0520 | 0.0489 – 0.0551 | – | – | – |" in text
     assert "the test is sealed" in text
+
+
+def test_intervals_are_of_the_metric_whose_noise_was_estimated() -> None:
+    best = trial(1, 0.05).model_copy(update={"validation": {"ndcg@10": 0.05, "recall@10": 0.1}})
+    standing = Standing(1, best.config_hash, best.config, (best,), (0.05,))
+    text = card.card(subject(trial=best, standing=standing, reveal=None))
+    assert "| recall@10 | 0.1000 | 0.1000 | – | – | – | – |" in text
+
+
+def test_a_card_promises_no_command_that_would_train_something_else() -> None:
+    text = card.card(subject(study=study(metric="recall@10")))
+    assert "No single command trains it again, since its best epoch was chosen by recall@10" in text
+    assert "virtualmle drive" not in text
 
 
 def test_a_dataset_that_repeats_items_is_used_without_filtering() -> None:

@@ -56,7 +56,7 @@ class Recommender:
         return {item: number for number, item in enumerate(self.ids)}
 
     def unknown(self, history: Iterable[str | int]) -> list[str]:
-        """The items of `history` that were in no training event, and say nothing to the model."""
+        """The items of `history` that the dataset did not have, and that say nothing to the model."""
         return [str(item) for item in history if str(item) not in self.numbers]
 
     def recommend(
@@ -120,7 +120,10 @@ def load(path: str | Path, device: str | None = None) -> Recommender:
     `device` is torch's name of one; by default a GPU if there is one.
     """
     file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
-    place = torch.device(device) if device else devices.pick()
+    try:
+        place = torch.device(device) if device else devices.pick()
+    except RuntimeError as error:
+        raise ModelError(f"device={device!r} is none: {' '.join(str(error).split())[:200]}") from None
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -132,19 +135,24 @@ def load(path: str | Path, device: str | None = None) -> Recommender:
         text = tensors.pop(_IDS).numpy().tobytes()
         ids = [text[start:stop].decode() for start, stop in pairwise(ends)]
         encoder = build(spec, len(ids))
-        scoring = _scoring(spec, tensors, len(ids), place)
+        counts = _counts(tensors, len(ids))
         encoder.load_state_dict({name.removeprefix(_ENCODER): tensor for name, tensor in tensors.items()})
-    except (OSError, SafetensorError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except ModelError:
+        raise
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{str(file)!r} cannot be read as a model ({reason}); export it again.") from None
-    return Recommender(spec, encoder.to(place).eval(), scoring, ids)
+    try:
+        return Recommender(spec, encoder.to(place).eval(), Scoring.given(spec, *counts, place), ids)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device={device!r} cannot be used: {' '.join(str(error).split())[:200]}") from None
 
 
-def _scoring(spec: Spec, tensors: dict[str, Tensor], num_items: int, device: torch.device) -> Scoring | None:
-    """What `spec` asks for, from the counts that were saved; they are taken out of `tensors`."""
+def _counts(tensors: dict[str, Tensor], num_items: int) -> tuple[Tensor | None, Tensor | None]:
+    """Weighted popularity and relations as they were saved, taken out of `tensors`."""
     popularity = tensors.pop(_POPULARITY, None)
     places, weights = tensors.pop(_PLACES, None), tensors.pop(_WEIGHTS, None)
-    related = None
-    if places is not None and weights is not None:
-        related = torch.sparse_coo_tensor(places, weights, (num_items, num_items), check_invariants=False).coalesce()
-    return Scoring.given(spec, popularity, related, device)
+    if places is None or weights is None:
+        return popularity, None
+    size = (num_items, num_items)
+    return popularity, torch.sparse_coo_tensor(places, weights, size, check_invariants=True).coalesce()

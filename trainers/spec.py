@@ -232,7 +232,6 @@ class Exported(BaseModel):
     message: str = ""
     files: tuple[str, ...] = ()
     interactions: int = 0
-    parameters: int | None = None
     onnx_difference: float | None = None
     no_onnx: str = ""
 

@@ -34,7 +34,7 @@ from trainers.trial import line_of
 CHECKPOINT = "checkpoint.safetensors"
 EMBEDDINGS = "item_embeddings.safetensors"
 ONNX = "encoder.onnx"
-_OF_AN_EXPORT = (predict.MODEL, EMBEDDINGS, ONNX, ITEMS)
+_OF_AN_EXPORT = (predict.MODEL, EMBEDDINGS, ONNX, f"{ONNX}.data", ITEMS)
 
 log = logging.getLogger("trainers")
 
@@ -91,7 +91,6 @@ def _exported(
         status="ok",
         files=tuple(name for name in _OF_AN_EXPORT if (directory / name).exists()),
         interactions=len(data.items),
-        parameters=sum(weights.numel() for weights in encoder.parameters()),
         onnx_difference=difference,
         no_onnx=no_onnx,
     )

@@ -236,7 +236,7 @@ def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
         curve=tuple(answer.curve),
         diagnosis=tuple(answer.diagnosis),
         seconds=(answer.seconds or 0.0) + (answer.eval_seconds or 0.0),
-        reused=any(finding.startswith("reused:") for finding in answer.diagnosis),
+        reused=answer.weights_of is not None,
         epochs=answer.epochs,
         best_epoch=answer.best_epoch,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from memory.records import Expected
 from server.policies.base import Brief, Observation, Proposal, Standing, standings, tried
 from server.policies.lessons import hints
-from server.policies.racing import confirm, incumbent, to_confirm
+from server.policies.racing import confirm, incumbent, to_confirm, usual_seconds
 from server.policies.rules import ALWAYS, DIAGNOSES, SPARSE_LENGTH, SPARSE_USERS, Rule
 from server.policies.sampling import changes_between, position, settle, untried, valid, values_of
 from trainers.space import Config, Field, Space, Value
@@ -52,9 +52,7 @@ class Playbook:
             return None
         best = incumbent(history, brief)
         seen, failed = tried(space, history), given_up(history)
-        for move in moves(
-            space, best, brief, late=brief.trials_left is not None and is_late(history, brief.trials_left)
-        ):
+        for move in moves(space, best, history, brief):
             config = _applied(space, best.config, move)
             if config is None or space.hash(config) in seen or _same_way(space, best, move) in failed:
                 continue
@@ -62,9 +60,9 @@ class Playbook:
         return perturbation(space, best, seen, rng)
 
 
-def is_late(history: Sequence[Observation], left: int) -> bool:
+def is_late(history: Sequence[Observation], left: int | None) -> bool:
     """Whether only the share of configurations is left that is meant for scorings."""
-    return left <= SCORING_SHARE * (len(standings(history)) + left)
+    return left is not None and left <= SCORING_SHARE * (len(standings(history)) + left)
 
 
 def given_up(history: Sequence[Observation]) -> set[tuple[str, bool | Value]]:
@@ -93,10 +91,10 @@ def _same_way(space: Space, best: Standing, move: Move) -> tuple[str, bool | Val
     return move.field, way(best.config[move.field], move.value)
 
 
-def moves(space: Space, best: Standing, brief: Brief, late: bool) -> Iterator[Move]:
+def moves(space: Space, best: Standing, history: Sequence[Observation], brief: Brief) -> Iterator[Move]:
     """Every move on the incumbent, the most promising first: memory, diagnoses, then what is always worth a trial.
 
-    Other scorings of its weights come last, or first once it is `late`.
+    Other scorings of its weights come last, or after memory once it is late in the study.
     """
     told = hints(space, brief.memory)
     for hint in told:
@@ -106,7 +104,8 @@ def moves(space: Space, best: Standing, brief: Brief, late: bool) -> Iterator[Mo
     doubted = {(hint.field, hint.value) for hint in told if not hint.helped}
     unlikely: list[Move] = []
     scoring = ["scoring"] if best.scores else []
-    for name in [*(scoring if late else []), *diagnoses(best, brief), *scoring]:
+    early = scoring if is_late(history, brief.trials_left) else []
+    for name in [*early, *diagnoses(best, history, brief), *scoring]:
         for rule in DIAGNOSES.get(name, ALWAYS):
             move = _of_rule(space, best.config, rule, name)
             if move is None:
@@ -118,13 +117,14 @@ def moves(space: Space, best: Standing, brief: Brief, late: bool) -> Iterator[Mo
     yield from unlikely
 
 
-def diagnoses(best: Standing, brief: Brief) -> list[str]:
+def diagnoses(best: Standing, history: Sequence[Observation], brief: Brief) -> list[str]:
     """The words of the table that fit the incumbent and the data, the most pressing first, and `always` at the end."""
     latest = best.trials[-1]
     said = [finding.split(":")[0] for finding in latest.diagnosis]
     if latest.status == "timed_out" and latest.score is None:
         said.append("slow")
-    if brief.seconds_left is not None and latest.seconds * (brief.trials_left or 1) > brief.seconds_left:
+    seconds = usual_seconds(history) if latest.reused else latest.seconds
+    if brief.seconds_left is not None and seconds * (brief.trials_left or 1) > brief.seconds_left:
         said.append("slow")
     users, length = brief.facts.get("users"), brief.facts.get("mean_length")
     if (users is not None and users < SPARSE_USERS) or (length is not None and length < SPARSE_LENGTH):

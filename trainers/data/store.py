@@ -88,11 +88,9 @@ def save(
         sequences, report = build(connection, folder / "work")
         train, sealed = parts(sequences)
         split = SPLIT if sequences.cuts is None else sequences.cuts.words
-        if sequences.cuts is not None:
-            save_file({"items": sequences.items, "offsets": sequences.offsets}, folder / _WHOLE)
         dataset = Dataset(
             name=name,
-            content_hash=_write(folder, split, train, sealed, connection),
+            content_hash=_write(folder, split, train, sealed, _rest(sequences), connection),
             split=split,
             facts=facts_of(sequences, len(train["validation"]) if "validated" in train else None),
             report=report,
@@ -154,7 +152,7 @@ def load_test(folder: Path) -> HeldOut:
 
 
 def load_whole(folder: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Every event of the dataset in `folder`, the sealed ones too: items (N,) and offsets (users + 1,).
+    """Every event that was kept of the dataset in `folder`, sealed ones too: items (N,) and offsets (users + 1,).
 
     For weights that will have no test score: a training of all there is, once a study is finished.
     """
@@ -231,12 +229,21 @@ def _damaged(folder: Path, what: str) -> DataError:
     )
 
 
-def _write(folder: Path, split: str, train: Arrays, sealed: Arrays, connection: duckdb.DuckDBPyConnection) -> str:
-    """Write the two files of the stored form and the id tables; returns the content hash."""
+def _rest(sequences: Sequences) -> Arrays:
+    """Of a time split every event: those after the test items are in neither part."""
+    return {} if sequences.cuts is None else {"items": sequences.items, "offsets": sequences.offsets}
+
+
+def _write(
+    folder: Path, split: str, train: Arrays, sealed: Arrays, whole: Arrays, connection: duckdb.DuckDBPyConnection
+) -> str:
+    """Write the files of the stored form and the id tables; returns the content hash."""
     save_file(train, folder / "train.safetensors")
     save_file(sealed, folder / "test.safetensors")
+    if whole:
+        save_file(whole, folder / _WHOLE)
     digest = hashlib.sha256(f"virtualmle dataset 1, {split}".encode())
-    for array in (*train.values(), *sealed.values()):
+    for array in (*train.values(), *sealed.values(), *whole.values()):
         digest.update(f"\n{len(array)} {array.dtype.name}\n".encode())
         digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
     for table in ("users", "items"):

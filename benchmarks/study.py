@@ -92,8 +92,9 @@ def row_of(options: argparse.Namespace, dataset: Dataset) -> Row:
     asked = [options.backbone, options.policy, options.trials, options.more]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:20]
     more = "".join(f" {word}" for word in options.more or [])
+    about = f", {options.about}" if options.about else ""
     return Row(
-        name=f"{options.backbone}, {options.policy}, {options.trials} trials{more}", dataset=dataset.name,
+        name=f"{options.backbone}, {options.policy}, {options.trials} trials{more}{about}", dataset=dataset.name,
         dataset_hash=dataset.content_hash, spec_hash=digest, commit=machine.commit(*CODE),
         hardware=machine.hardware(options.device, options.threads), versions=machine.versions("torch"),
         seed=options.seed, values={},
@@ -145,7 +146,7 @@ def _rectools(row: Row, speed: Sequence[Row]) -> list[tuple[str, str, float, str
         == (RECTOOLS.title, row.dataset, row.dataset_hash, row.hardware)
     ]  # fmt: skip
     if not same:
-        return [("not timed; see benchmarks.trainers", "–", RECTOOLS_EPOCHS, "–")]
+        return []
     measured = newest(same)
     seconds = median(one.number("seconds") for one in measured)
     numbers = [("its default epochs", float(RECTOOLS_EPOCHS))]
@@ -161,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--policy", default="playbook")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--about", default="", metavar="WORDS", help="on the circumstances, kept with the row")
     parser.add_argument("--speed", type=Path, default=RESULTS / "trainers.jsonl", metavar="FILE", help="RecTools' rows")
     parser.add_argument("--more", nargs=argparse.REMAINDER, metavar="…", help="further options of drive; comes last")
     options = parser.parse_args(arguments)

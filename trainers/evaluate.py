@@ -124,22 +124,23 @@ class Everyone:
 
 @dataclass(frozen=True)
 class Boosts:
-    """What is added to some scores of a block, ordered by item; `bounds` is where each chunk of items begins."""
+    """What is added to some scores of a block: each pair of a user, by number in the block, and an item once."""
 
-    rows: Tensor  # (E,) users by number in the block
-    items: Tensor  # (E,) each pair of user and item once
+    rows: Tensor  # (E,) users, ordered by item
+    items: Tensor  # (E,)
     values: Tensor  # (E,)
-    bounds: tuple[int, ...]
+    bounds: tuple[int, ...]  # where each chunk of the catalogue begins, and where the last one ends
+    codes: Tensor  # (E,) user * V + item, ascending
+    by_code: Tensor  # (E,) the values in that order
 
     def of(self, items: Tensor, num_items: int) -> Tensor:
         """What the score of item (b, …) of each user gets: zero for most."""
         users = torch.arange(len(items), device=items.device).view(-1, *[1] * (items.dim() - 1))
-        codes, order = (self.rows * num_items + self.items).sort()
         wanted = users * num_items + items
-        place = torch.searchsorted(codes, wanted).clamp(max=max(0, len(codes) - 1))
-        if not len(codes):
+        if not len(self.codes):
             return torch.zeros_like(wanted, dtype=torch.float32)
-        return torch.where(codes[place] == wanted, self.values[order][place], 0.0)
+        place = torch.searchsorted(self.codes, wanted).clamp(max=len(self.codes) - 1)
+        return torch.where(self.codes[place] == wanted, self.by_code[place], 0.0)
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,14 @@ class Scoring:
         with warnings.catch_warnings():  # torch calls the format beta that it computes such products in
             warnings.filterwarnings("ignore", "Sparse CSR tensor support")
             found = torch.sparse.mm(self._recent(block, evaluation), self.related).coalesce()  # (b, V)
-        rows, items = found.indices()
+        rows, items = found.indices()  # by user, then by item
+        values = found.values() * spread[rows]
         order = items.argsort(stable=True)
-        rows, items = rows[order], items[order]
+        by_item = items[order]
         edges = torch.arange(len(block.bounds), device=items.device) * evaluation.chunk
-        bounds = torch.searchsorted(items, edges).tolist()
-        return Boosts(rows, items, found.values()[order] * spread[rows], tuple(bounds))
+        bounds = torch.searchsorted(by_item, edges).tolist()
+        codes = rows * evaluation.num_items + items
+        return Boosts(rows[order], by_item, values[order], tuple(bounds), codes, values)
 
     def _recent(self, block: Block, evaluation: Evaluation) -> Tensor:
         """Sparse weights (b, V) of the recent items of users: 1, 1/2, 1/3, … from the newest, scaled to sum to 1."""

@@ -1,4 +1,7 @@
-"""What a trial costs beside its training and evaluation: python -m benchmarks.overhead [--runs 7] [--dataset PATH]."""
+"""What a trial costs beside its training and evaluation, and what one costs that only scores weights anew.
+
+python -m benchmarks.overhead [--runs 7] [--dataset PATH]
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from trainers.space import Config
 from trainers.spec import TrialResult, TrialSpec, preset
 
 EPOCHS = 2
+SCORING: Config = {"item_cf_alpha": 1.0, "transition_alpha": 1.0, "popularity_alpha": 0.1}
+"""All the priors there are."""
 
 
 async def seconds_beside(
@@ -42,6 +47,26 @@ async def seconds_beside(
             result = _result(directory)
             found.append(wall - result.seconds - result.eval_seconds)
     return found[int(warm) :]
+
+
+async def seconds_of_scorings(home: Path, dataset: Dataset, backbone: str, threads: int, runs: int) -> list[float]:
+    """Wall clock of each of `runs` warm trials that score the weights of another with `SCORING`."""
+    found: list[float] = []
+    async with ProcessExecutor(home / "datasets", home) as executor:
+        trained = home / "trials" / f"t-{dataset.name}-trained"
+        prepare(trained, _trial(trained.name, dataset, backbone, threads))
+        await executor.run([trained], Slot(threads=threads))
+        _result(trained)
+        for number in range(runs):
+            directory = home / "trials" / f"t-{dataset.name}-scored-{number}"
+            spec = _trial(directory.name, dataset, backbone, threads)
+            prepare(directory, spec.model_copy(update={"config": spec.config | SCORING, "weights_of": trained.name}))
+            started = time.perf_counter()
+            await executor.run([directory], Slot(threads=threads))
+            found.append(time.perf_counter() - started)
+            if _result(directory).weights_of is None:
+                sys.exit(f"overhead: {directory.name} was trained, and should have scored the weights of another")
+    return found
 
 
 def _trial(trial_id: str, dataset: Dataset, backbone: str, threads: int) -> TrialSpec:
@@ -75,15 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.dataset is not None:
             datasets.append(add(home / "datasets", options.dataset.stem, options.dataset))
         for dataset in datasets:
-            for way in ("cold", "warm"):
-                work = seconds_beside(home, dataset, options.backbone, threads, options.runs, way == "warm")
+            given = (home, dataset, options.backbone, threads, options.runs)
+            for way in ("cold", "warm", "scoring only, whole"):
+                work = (
+                    seconds_of_scorings(*given) if way.startswith("scoring") else seconds_beside(*given, way == "warm")
+                )
                 found = asyncio.run(work)
                 numbers = (f"{value:.3f}" for value in (median(found), min(found), max(found)))
                 lines.append([dataset.name, options.backbone, way, *numbers])
                 print(f"{dataset.name} {way}: {median(found):.3f} s", file=sys.stderr)
     print(f"{hardware('cpu', threads)}; commit {commit('server', 'trainers')}; {versions('torch')}; ", end="")
     print(f"{EPOCHS} epochs, medians of {options.runs} trials, seconds beside training and evaluation\n")
-    print(table(("dataset", "backbone", "child", "median", "least", "most"), lines, left=3))
+    print(table(("dataset", "backbone", "trial", "median", "least", "most"), lines, left=3))
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def success_rate(runs: Sequence[Run], target: float) -> float:
     return fmean(run.hit(target) is not None for run in runs)
 
 
-def interval(runs: Sequence[Run], target: float, budget: int, draw: Random) -> tuple[float, float | None]:
-    """A bootstrap interval of the expected running time, over seeds within each cell; None is no upper end."""
+def interval(runs: Sequence[Run], target: float, budget: int, draw: Random) -> tuple[float | None, float | None]:
+    """A bootstrap interval of the expected running time, over seeds within each cell; None is no end."""
     cells: dict[str, list[Run]] = {}
     for run in runs:
         cells.setdefault(run.cell, []).append(run)
@@ -74,7 +74,7 @@ def interval(runs: Sequence[Run], target: float, budget: int, draw: Random) -> t
         found.append(float("inf") if time is None else time)
     found.sort()
     low, high = (found[round((RESAMPLES - 1) * share)] for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return low, None if high == float("inf") else high
+    return (None if low == float("inf") else low), (None if high == float("inf") else high)
 
 
 def hits_within(runs: Sequence[Run], targets: Sequence[float], budget: int) -> list[float]:

@@ -48,7 +48,7 @@ CHANGES: tuple[Config, ...] = (
     {"loss": "sampled_softmax"}, {"loss": "sampled_softmax", "logq_correction": True},
     {"loss": "sampled_softmax", "negative_distribution": "popularity"},
     {"loss": "sampled_softmax", "negative_distribution": "popularity", "logq_correction": True},
-    {"loss": "bce"}, {"loss": "gbce"},
+    {"loss": "bce"}, {"loss": "gbce"}, {"loss": "bce", "num_negatives": 1, "negative_sharing": "position"},
     {"learning_rate_schedule": "linear"}, {"learning_rate_schedule": "cosine"}, {"warmup_epochs": 3},
     {"popularity_alpha": 0.1}, {"popularity_alpha": 0.3},
     {"transition_alpha": 0.5}, {"transition_alpha": 1.0}, {"transition_alpha": 2.0},

@@ -25,12 +25,10 @@ MakePolicy = Callable[[], Policy]
 
 @dataclass(frozen=True)
 class Step:
-    """After one training: the configuration that was trained, the one that leads, and what the training cost."""
+    """After one training: the configuration that was trained, and the one that leads."""
 
     trained: str
     leading: str
-    seconds: float
-    simulated: bool
 
 
 @dataclass
@@ -88,7 +86,7 @@ def _train(book: Replayed, proposal: Proposal) -> bool:
     )  # fmt: skip
     best = studies.incumbent(study, book.trials)
     leading = best.config_hash if best else trial.config_hash
-    book.steps.append(Step(trial.config_hash, leading, found.seconds, found.simulated))
+    book.steps.append(Step(trial.config_hash, leading))
     return True
 
 

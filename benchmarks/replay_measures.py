@@ -75,9 +75,3 @@ def interval(runs: Sequence[Run], target: float, budget: int, draw: Random) -> t
     found.sort()
     low, high = (found[round((RESAMPLES - 1) * share)] for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return (None if low == float("inf") else low), (None if high == float("inf") else high)
-
-
-def hits_within(runs: Sequence[Run], targets: Sequence[float], budget: int) -> list[float]:
-    """The share of (run, target) pairs that are hit within 1 … `budget` trainings: the ECDF."""
-    hits = [run.hit(target) for run in runs for target in targets]
-    return [fmean(hit is not None and hit <= count for hit in hits) for count in range(1, budget + 1)]

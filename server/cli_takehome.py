@@ -15,17 +15,13 @@ from rich.table import Table
 
 from server.home import EXPORT_PATH, OWNER_ENDED, RECOMMEND_PATH, HomeError, attach
 from server.settings import load_settings
-from server.takehome import ExportAnswer, ExportRequest, RecommendRequest
+from server.takehome import ExportAnswer, ExportRequest, RecommendRequest, TakeHomeRefused
 from trainers.spec import Recommendations
 
 Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StudyId = Annotated[str, typer.Argument(metavar="STUDY", help="A study_id, s-….")]
 Answered = TypeVar("Answered", bound=BaseModel)
-
-
-class Refused(RuntimeError):
-    """The owner said no; the message is what it said."""
 
 
 def export(
@@ -81,14 +77,14 @@ def recommend(
 
 
 async def _asked(home: Path | None, path: str, request: BaseModel, kind: type[Answered]) -> Answered:
-    """What the home's owner answers; raises Refused with its words."""
+    """What the home's owner answers; raises TakeHomeRefused with its words."""
     async with attach(load_settings(home)) as (http, _):
         try:
             response = await http.post(path, content=request.model_dump_json())
         except httpx2.TransportError:
             raise HomeError(OWNER_ENDED) from None
     if response.status_code == 409:
-        raise Refused(response.json()["error"])
+        raise TakeHomeRefused(response.json()["error"])
     if response.status_code != 200:
         raise HomeError(OWNER_ENDED)
     return kind.model_validate_json(response.content)

@@ -143,8 +143,8 @@ def _words(
         return f"The default scores 0 on the test, so a relative difference means nothing.{reused}", None
     noise = studies.noise_of(study, [*chosen.trials, *default.trials])
     if pairs := studies.same_weights(chosen, default):
-        tests = [tuple(reveal.test[trial.trial_id][study.metric] for trial in pair) for pair in pairs]
-        compared = compare_paired([(one, another) for one, another in tests], noise)
+        test = {trial_id: metrics[study.metric] for trial_id, metrics in reveal.test.items()}
+        compared = compare_paired([(test[one.trial_id], test[its.trial_id]) for one, its in pairs], noise)
     else:
         compared = compare([own] * len(chosen.scores), [other] * len(default.scores), noise)
     believed = {

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import replay
 from benchmarks.replay_loop import play
-from benchmarks.replay_measures import Run, Scale, expected_running_time, hits_within, interval, success_rate
+from benchmarks.replay_measures import Run, Scale, expected_running_time, interval, success_rate
 from server.policies.racing import Racing
 from tests.examples import FACTS
 
@@ -32,10 +32,6 @@ def test_trainings_to_a_target_are_spent_by_all_and_shared_by_those_who_hit() ->
 def test_regret_is_what_the_leader_lacks_and_a_study_that_ended_keeps_its_leader() -> None:
     assert [FAST.regret(count) for count in (1, 2, 3, 9)] == [1.0, 0.5, 0.0, 0.0]
     assert NEVER.regret(9) == pytest.approx(0.8)
-
-
-def test_the_curve_of_hits_counts_every_target() -> None:
-    assert hits_within([FAST, NEVER], (0.2, 0.9), 3) == [0.0, 0.5, 0.75]
 
 
 def test_an_interval_holds_the_estimate_and_has_no_end_where_samples_never_hit() -> None:

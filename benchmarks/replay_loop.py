@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from memory.records import Study, Trial
-from server import studies
+from server import admission, studies
 from server.diagnosis import diagnose
 from server.executors.recorded import Table
 from server.policies.base import Brief, Observation, Policy, Proposal
@@ -60,7 +60,7 @@ def play(
 def _train(book: Replayed, proposal: Proposal) -> bool:
     """Answers one proposal from the table; whether it was new."""
     study = book.study
-    new = studies.plan_trial(
+    new = admission.plan_trial(
         study, book.trials, proposal.changes, proposal.parent, proposal.replicate_of, None
     )  # fmt: skip
     if any(one.config_hash == new.config_hash and one.seed == new.seed for one in book.trials):
@@ -73,7 +73,7 @@ def _train(book: Replayed, proposal: Proposal) -> bool:
         validation=found.validation, best_epoch=found.best_epoch, epochs=len(found.epochs), seconds=found.seconds,
     )  # fmt: skip
     book.trials.append(trial)
-    judged = studies.judge(study, trial, book.trials)
+    judged = studies.verdict(study, trial, book.trials)
     score = studies.score_of(study, trial)
     book.history.append(
         Observation(
@@ -84,7 +84,7 @@ def _train(book: Replayed, proposal: Proposal) -> bool:
             epochs=trial.epochs, best_epoch=trial.best_epoch,
         )
     )  # fmt: skip
-    best = studies.incumbent(study, book.trials)
+    best = studies.chosen(study, book.trials)
     leading = best.config_hash if best else trial.config_hash
     book.steps.append(Step(trial.config_hash, leading))
     return True

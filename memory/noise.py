@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist, fmean
+from statistics import fmean
 from typing import Literal
+
+from memory.student import f_below, t_quantile
 
 PRIOR_SIGMA = 0.03
 PRIOR_DF = 4.0
 PRIOR_USERS = 5000
 EARLIER_DF = 20.0
 """Earlier studies count for at most this many degrees of freedom: their noise is not quite this dataset's."""
+OWN_PRIOR_DF = 4.0
+"""How much the study's noise counts for one configuration beside its own seeds: some scatter three times as wide."""
+NEVER_LESS = 0.01
+"""What is left of the prior however much it is contradicted: equal scores do not make a metric without noise."""
 FALSE_STUDIES = 0.10
 TRIALS = 30
 LOOSE = 0.10
@@ -54,13 +59,30 @@ def estimate(groups: Sequence[Sequence[float]], users: int, earlier: Sequence[Se
 
     Scaled inverse chi-square: sigma² = (df0 s0² + sum of squared relative deviations) / (df0 + their degrees of
     freedom). `earlier` are groups of the backbone's other studies. A group of one score, or of mean 0, says nothing.
+    The prior counts for as much of its degrees of freedom as it agrees with the replicates: by the two-sided chance of
+    an F ratio as far from 1 as theirs, so that a metric which is calmer or wilder than believed is soon known as such.
     """
     start = prior(users)
     squares, df = _pooled(groups)
     earlier_squares, earlier_df = _pooled(earlier)
     weight = min(1.0, EARLIER_DF / earlier_df) if earlier_df else 0.0
-    total = start.df + df + weight * earlier_df
-    return Sigma(math.sqrt((start.df * start.sigma**2 + squares + weight * earlier_squares) / total), total)
+    squares, known = squares + weight * earlier_squares, df + weight * earlier_df
+    believed = start.df * _agreement(start, squares, known)
+    return Sigma(math.sqrt((believed * start.sigma**2 + squares) / (believed + known)), believed + known)
+
+
+def of_configuration(scores: Sequence[float], noise: Sigma) -> Sigma:
+    """Seed noise of one configuration: that of the study, moved by its own scores where those scatter otherwise."""
+    squares, df = _pooled([scores])
+    known = min(noise.df, OWN_PRIOR_DF)
+    return Sigma(math.sqrt((OWN_PRIOR_DF * noise.sigma**2 + squares) / (OWN_PRIOR_DF + df)), known + df)
+
+
+def _agreement(start: Sigma, squares: float, df: float) -> float:
+    if not df:
+        return 1.0
+    below = f_below(squares / df / start.sigma**2, df, start.df)
+    return max(2 * min(below, 1 - below), NEVER_LESS)
 
 
 def rescaled(scores: Sequence[float], users: int, to_users: int) -> tuple[float, ...]:
@@ -90,14 +112,13 @@ def compare(
             raise ValueError(
                 f"a comparison needs finite scores on both sides; got {list(candidate)}, {list(incumbent)}"
             )
-    delta = _gain(fmean(candidate), fmean(incumbent))
+    delta = relative_gain(fmean(candidate), fmean(incumbent))
     needed = half_width(noise, len(candidate), len(incumbent), false_studies=false_studies, trials=trials)
     loose = t_quantile(1 - LOOSE, noise.df) * _standard_error(noise, len(candidate), len(incumbent))
     verdict = _verdict(delta, needed, loose)
     trainings = "training" if len(incumbent) == 1 else "trainings"
     sides = f"{len(candidate)} against {len(incumbent)} {trainings}"
-    words = _words(delta, needed, verdict, sides)
-    return Comparison(delta, delta - needed, delta + needed, verdict, words)
+    return Comparison(delta, delta - needed, delta + needed, verdict, words(delta, needed, verdict, sides))
 
 
 def half_width(
@@ -118,77 +139,18 @@ def compare_paired(
 
     Like `compare`, but what differs from seed to seed is mostly shared, and counts by PAIRED_SHARE only.
     """
-    delta = _gain(*map(fmean, zip(*pairs, strict=True)))
+    delta = relative_gain(*map(fmean, zip(*pairs, strict=True)))
     error = PAIRED_SHARE * noise.sigma / math.sqrt(len(pairs))
     needed, loose = _believable(noise, false_studies, trials) * error, t_quantile(1 - LOOSE, noise.df) * error
     verdict = _verdict(delta, needed, loose)
     sides = "1 pair on the same weights" if len(pairs) == 1 else f"{len(pairs)} pairs on the same weights"
-    return Comparison(delta, delta - needed, delta + needed, verdict, _words(delta, needed, verdict, sides))
+    return Comparison(delta, delta - needed, delta + needed, verdict, words(delta, needed, verdict, sides))
 
 
 def _believable(noise: Sigma, false_studies: float, trials: int) -> float:
     """How many standard errors a gain must have."""
     level = 1 - (1 - false_studies) ** (1 / trials)
     return t_quantile(1 - level, noise.df)
-
-
-def t_quantile(p: float, df: float) -> float:
-    """Quantile of Student's t with `df` > 0 (any real) at 0 < p < 1; raises ValueError outside."""
-    if not 0 < p < 1 or not df > 0:
-        raise ValueError(f"a t quantile needs 0 < p < 1 and df > 0; got {p=}, {df=}")
-    if p < 0.5:
-        return -t_quantile(1 - p, df)
-    return _upper_quantile(p, df)
-
-
-@lru_cache(maxsize=1024)
-def _upper_quantile(p: float, df: float) -> float:
-    if df > 1e5:
-        z = NormalDist().inv_cdf(p)
-        return z + (z**3 + z) / (4 * df)
-    low, high = 0.0, 1.0
-    while _upper_tail(high, df) > 1 - p:
-        low, high = high, high * 2
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if _upper_tail(middle, df) > 1 - p else (low, middle)
-    return (low + high) / 2
-
-
-def _upper_tail(t: float, df: float) -> float:
-    """P(T > t) for t >= 0: half the incomplete beta of df/(df + t²) at (df/2, 1/2)."""
-    return _incomplete_beta(df / (df + t * t), df / 2, 0.5) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """Regularised I_x(a, b) by its continued fraction, on the side where that converges fast."""
-    if x <= 0 or x >= 1:
-        return 0.0 if x <= 0 else 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(1 - x, b, a)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
-    )
-    return front / _continued_fraction(x, a, b)
-
-
-def _continued_fraction(x: float, a: float, b: float) -> float:
-    """1 + d1/(1 + d2/(1 + …)) of the incomplete beta (DLMF 8.17.22), by Lentz's method."""
-    value, numerator, denominator = 1.0, 1.0, 0.0
-    for step in range(1, 2000):
-        m = step // 2
-        if step % 2:
-            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        denominator = 1 / ((1 + d * denominator) or 1e-300)
-        numerator = (1 + d / numerator) or 1e-300
-        value *= numerator * denominator
-        if abs(numerator * denominator - 1) < 1e-15:
-            break
-    return value
 
 
 def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -204,7 +166,8 @@ def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return squares, df
 
 
-def _gain(candidate: float, incumbent: float) -> float:
+def relative_gain(candidate: float, incumbent: float) -> float:
+    """Of one mean over another; over the candidate's where the incumbent's is 0."""
     scale = abs(incumbent) or abs(candidate)
     return (candidate - incumbent) / scale if scale else 0.0
 
@@ -219,7 +182,8 @@ def _verdict(delta: float, needed: float, loose: float) -> Verdict:
     return "retest" if delta > loose else "tied"
 
 
-def _words(delta: float, needed: float, verdict: Verdict, sides: str) -> str:
+def words(delta: float, needed: float, verdict: Verdict, sides: str) -> str:
+    """A comparison in one sentence."""
     standing = {
         "better": "is beyond seed noise",
         "worse": "is beyond seed noise",

@@ -105,6 +105,14 @@ class StartedStudy(Answer):
     brief: Brief
 
 
+class Retest(Answer):
+    """Trainings that would decide an open verdict."""
+
+    trial_id: str
+    """For replicate_of."""
+    seeds: list[int]
+
+
 class TrialAnswer(Answer):
     study_id: str
     trial_id: str
@@ -131,6 +139,8 @@ class TrialAnswer(Answer):
     verdict: str | None = None
     """better, worse, tied or retest, against the incumbent as it stood before."""
     verdict_words: str | None = None
+    retest: list[Retest] = []
+    """With the verdict retest: what to train again, in this order; the verdict of the last one decides further."""
     noise: Noise | None = None
     incumbent: Score | None = None
     """As it stands now."""

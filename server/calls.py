@@ -11,11 +11,11 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
 
 from memory.errors import MemoryFault
+from server.admission import ProtocolError
 from server.answers import Answer
 from server.executors.base import ExecutorError
 from server.guardrails import GuardrailError
 from server.runtime import Runtime
-from server.studies import ProtocolError
 from trainers.data import DataError
 from trainers.registry import TrainerError
 from trainers.space import SpaceError

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from memory.records import Attempt, Study, Trial
+from server.admission import seconds_left
 from server.executors.base import Exit
 from server.outcome import Traces
 from server.run_directory import has_checkpoint, read_result
-from server.studies import seconds_left
 from trainers.spec import Epoch, TrialSpec
 
 

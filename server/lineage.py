@@ -24,7 +24,7 @@ def previous_best(memory: Memory, dataset: Dataset, space: Space, metric: str) -
         same = (study.dataset_hash, study.backbone, study.metric) == (dataset.updates, space.backbone, metric)
         if dataset.updates is None or not same or not study.finished:
             continue
-        best = studies.incumbent(study, memory.trials(study.study_id))
+        best = studies.chosen(study, memory.trials(study.study_id))
         if best is None:
             continue
         changes = _admitted(space, best.config)
@@ -71,6 +71,6 @@ def still_wins(study: Study, trials: Sequence[Trial], chosen: Standing) -> str:
     own = next((found for found in studies.standings(study, trials) if found.config_hash == wanted), None)
     if own is None:
         return f" {named} has no score here."
-    found = studies.compared(own, chosen, studies.noise_of(study, trials))
+    found = studies.compared(study, own, chosen, studies.noise_of(study, trials))
     told = {"worse": "is worse by more than seed noise"}.get(found.verdict, "is not told apart from what wins now")
     return f" {named} no longer leads on validation: it {told} ({found.delta:+.1%})."

@@ -11,9 +11,9 @@ from pydantic import Field
 from memory.records import Level, NoteKind, Study
 from memory.retrieval import rank_notes
 from server import answers
+from server.admission import ProtocolError
 from server.calls import result, runtime_of, told
 from server.runtime import Runtime
-from server.studies import ProtocolError
 from server.views import dataset_line, note_item, study_line, trial_item
 from trainers.data import find, list_datasets
 

@@ -8,11 +8,12 @@ from memory.noise import compare, compare_paired
 from memory.records import Reveal, Study, Trial
 from memory.store import Memory
 from server import studies
+from server.admission import ProtocolError
 from server.answers import FinishAnswer, Finished
 from server.brief import rounded, rounded_all
 from server.lineage import still_wins
 from server.settings import Settings
-from server.studies import ProtocolError, Standing
+from server.studies import Standing
 from server.supervisor import Supervisor
 
 
@@ -58,7 +59,7 @@ class Reveals:
 
     async def _reveal(self, study: Study) -> None:
         trials = self._memory.trials(study.study_id)
-        chosen, default = studies.incumbent(study, trials), studies.default_standing(study, trials)
+        chosen, default = studies.chosen(study, trials), studies.default_standing(study, trials)
         if chosen is not None:
             ids = dict.fromkeys(chosen.trial_ids + (default.trial_ids if default else []))
             found = await self._supervisor.evaluate(study.study_id, study.dataset_hash, study.filter_seen, list(ids))

@@ -1,23 +1,15 @@
-"""The protocol of a study: budget, duplicates, incumbent, noise and verdict. Pure functions over records."""
+"""The protocol of a study: standings, incumbent, noise and verdict. Pure functions over records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from memory.noise import Comparison, Sigma, compare, compare_paired, estimate
-from memory.records import NewTrial, Study, Trial
+from memory.noise import Comparison, Sigma, compare_paired, estimate
+from memory.records import Study, Trial
+from memory.verdict import FRESH, Side, two_stage
 from server.guardrails import violations
-from trainers.fingerprint import fingerprint
-from trainers.metrics import filter_rule
 from trainers.space import Config
-from trainers.spec import SPECS, FilterSeen
-
-
-class ProtocolError(ValueError):
-    """The study does not allow the call; the message says why and what to do next."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +65,23 @@ def eligible(study: Study, trials: Sequence[Trial]) -> list[Standing]:
     return [found for found in standings(study, trials) if not violations(study.guardrails, found.trials)]
 
 
-def incumbent(study: Study, trials: Sequence[Trial]) -> Standing | None:
+def chosen(study: Study, trials: Sequence[Trial]) -> Standing | None:
     """The configuration with the best mean over its seeds, of those that violate no guardrail."""
     return next(iter(eligible(study, trials)), None)
+
+
+def incumbent(study: Study, trials: Sequence[Trial]) -> Standing | None:
+    """What the next trial is judged against and builds on: the best mean over seeds among what is believed.
+
+    That is the default, whatever was called better, and what is to be trained again to know. A lead that is inside the
+    noise makes no incumbent, unless none of those may be chosen.
+    """
+    found = eligible(study, trials)
+    latest = {trial.config_hash: trial.verdict for trial in trials if trial.verdict}
+    believed = {trial.config_hash for trial in trials if trial.verdict == "better"}
+    believed |= {name for name, told in latest.items() if told == "retest"}
+    believed.add(study.space.hash(study.space.default()))
+    return next((one for one in found if one.config_hash in believed), next(iter(found), None))
 
 
 def default_standing(study: Study, trials: Sequence[Trial]) -> Standing | None:
@@ -95,15 +101,25 @@ def noise_of(study: Study, trials: Sequence[Trial], earlier: Sequence[Sequence[f
 
 
 @dataclass(frozen=True)
+class Retest:
+    """Trainings that would decide an open verdict: `trial_id` again, with these seeds."""
+
+    trial_id: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """What a finished trial means, `against` the best other configuration as it stood before it."""
+    """What a finished trial means, `against` the incumbent among the other configurations as it stood before it."""
 
     noise: Sigma
     against: Standing | None
     comparison: Comparison | None
+    retest: tuple[Retest, ...] = ()
+    """Where the verdict is `retest`: what to train next, in this order."""
 
 
-def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence[Sequence[float]] = ()) -> Judgement:
+def verdict(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence[Sequence[float]] = ()) -> Judgement:
     """Compare the configuration of `trial` with the best other one among the trials started before it.
 
     Only trials up to this one enter, so the judgement of a trial never changes afterwards.
@@ -114,21 +130,61 @@ def judge(study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence
         if other.trial_id == trial.trial_id:
             break
     noise = noise_of(study, known, earlier)
-    rivals = eligible(study, [other for other in known if other.config_hash != trial.config_hash])
+    rival = incumbent(study, [other for other in known if other.config_hash != trial.config_hash])
     own = standings(study, [other for other in known if other.config_hash == trial.config_hash])
-    if rivals and trial.status == "stopped":
-        return Judgement(noise, rivals[0], _stopped(study, trial, rivals[0]))
-    if not rivals or not own or score_of(study, trial) is None or violations(study.guardrails, own[0].trials):
-        return Judgement(noise, rivals[0] if rivals else None, None)
-    return Judgement(noise, rivals[0], compared(own[0], rivals[0], noise))
+    if rival and trial.status == "stopped":
+        return Judgement(noise, rival, _stopped(study, trial, rival))
+    if not rival or not own or score_of(study, trial) is None or violations(study.guardrails, own[0].trials):
+        return Judgement(noise, rival, None)
+    found = compared(study, own[0], rival, noise)
+    return Judgement(noise, rival, found, _retest(study, own[0], rival) if found.verdict == "retest" else ())
 
 
-def compared(own: Standing, rival: Standing, noise: Sigma) -> Comparison:
-    """`own` beside `rival`: seed by seed, where each training of `own` scored weights that `rival` scored, too."""
+def compared(study: Study, own: Standing, rival: Standing, noise: Sigma) -> Comparison:
+    """Seed by seed, where each training of `own` scored weights that `rival` scored, too; else in two stages."""
     if pairs := same_weights(own, rival):
         mine, theirs = (dict(zip(one.trial_ids, one.scores, strict=True)) for one in (own, rival))
         return compare_paired([(mine[one.trial_id], theirs[other.trial_id]) for one, other in pairs], noise)
-    return compare(own.scores, rival.scores, noise)
+    return two_stage(_side(study, own), _side(study, rival), noise)
+
+
+def _retest(study: Study, own: Standing, rival: Standing) -> tuple[Retest, ...]:
+    if same_weights(own, rival):
+        return _next_pair(study, own, rival)
+    fresh = len(_side(study, own).fresh) + 1
+    lacking = min(fresh, FRESH) - len(_side(study, rival).fresh) if fresh > 1 else 0
+    named = [(rival, lacking), (own, 1)]
+    return tuple(Retest(one.trial_ids[0], _seeds(study, one, count)) for one, count in named if count > 0)
+
+
+def _side(study: Study, standing: Standing) -> Side:
+    """The default was not noticed by any of its trainings, everything else by its first."""
+    first = 0 if standing.config_hash == study.space.hash(study.space.default()) else 1
+    return Side(standing.scores[:first], standing.scores[first:])
+
+
+def _seeds(study: Study, standing: Standing, count: int) -> tuple[int, ...]:
+    found: list[int] = []
+    used = {trial.seed for trial in standing.trials}
+    while len(found) < count:
+        found.append(next_free(study.seed, used | set(found)))
+    return tuple(found)
+
+
+def _next_pair(study: Study, own: Standing, rival: Standing) -> tuple[Retest, ...]:
+    """One more seed of both; of `own` alone where `rival` has one that it lacks."""
+    mine, theirs = ({trial.seed for trial in one.trials} for one in (own, rival))
+    if lacking := sorted(theirs - mine):
+        return (Retest(own.trial_ids[0], (lacking[0],)),)
+    seed = next_free(study.seed, mine | theirs)
+    return Retest(rival.trial_ids[0], (seed,)), Retest(own.trial_ids[0], (seed,))
+
+
+def next_free(first: int, used: set[int]) -> int:
+    """The smallest seed from `first` on that was not used."""
+    while first in used:
+        first += 1
+    return first
 
 
 def same_weights(own: Standing, rival: Standing) -> list[tuple[Trial, Trial]]:
@@ -149,111 +205,6 @@ def _stopped(study: Study, trial: Trial, against: Standing) -> Comparison:
     return Comparison(delta, delta, 0.0, "worse", words)
 
 
-def trials_left(study: Study, trials: Sequence[Trial]) -> int | None:
-    """Configurations that may still be tried; None without a limit."""
-    if study.max_trials is None:
-        return None
-    return max(0, study.max_trials - len({trial.number for trial in trials}))
-
-
-def seconds_left(study: Study, now: datetime) -> float | None:
-    """Wall clock that is left of the budget, in seconds; None without one."""
-    if study.budget_seconds is None:
-        return None
-    return max(0.0, study.budget_seconds - (now - study.created_at).total_seconds())
-
-
-def check_open(study: Study, trials: Sequence[Trial], config_hash: str, now: datetime) -> None:
-    """Raise ProtocolError where the study admits no training of `config_hash` any more."""
-    if study.finished:
-        raise ProtocolError(
-            f"Study {study.study_id!r} is finished and its test split revealed; start_study opens a new one."
-        )
-    if seconds_left(study, now) == 0:
-        raise ProtocolError(
-            f"The budget of {study.budget_seconds:g} seconds is spent; finish_study(study_id={study.study_id!r}) "
-            "evaluates the best configuration."
-        )
-    known = {trial.config_hash for trial in trials}
-    if config_hash not in known and trials_left(study, trials) == 0:
-        raise ProtocolError(
-            f"All {study.max_trials} configurations of this study are used; replicate_of may train one of them with "
-            f"another seed, or finish_study(study_id={study.study_id!r}) ends it."
-        )
-
-
-def next_seed(trials: Sequence[Trial], config_hash: str, first: int) -> int:
-    """The smallest seed from `first` on that this configuration was not trained with."""
-    used = {trial.seed for trial in trials if trial.config_hash == config_hash}
-    seed = first
-    while seed in used:
-        seed += 1
-    return seed
-
-
-def check_filter(backbone: str, filter_seen: FilterSeen) -> None:
-    """Raise ProtocolError where the trainer cannot filter so."""
-    if backbone not in SPECS and filter_seen == "reference":
-        raise ProtocolError(
-            f"filter_seen='reference' spares the target, which {backbone} never sees; use 'auto', 'yes' or 'no'."
-        )
-
-
-def training_fingerprint(study: Study, config: Config, seed: int) -> str | None:
-    """What trials of any study share that train to the same weights; None where a trainer's own files decide."""
-    if study.backbone not in SPECS:
-        return None
-    rule = filter_rule(study.filter_seen, study.facts)
-    return fingerprint(
-        study.space, config, seed=seed, dataset_hash=study.dataset_hash, metric=study.metric, filter_rule=rule
-    )
-
-
 def changes_from(config: Config, other: Config) -> Config:
     """The fields of `config` that differ from `other`."""
     return {name: value for name, value in config.items() if other.get(name) != value}
-
-
-def plan_trial(
-    study: Study,
-    trials: Sequence[Trial],
-    changes: Mapping[str, Any],
-    parent: str | None,
-    replicate_of: str | None,
-    seed: int | None,
-) -> NewTrial:
-    """The trial that was asked for: its configuration in the study's space, and its seed.
-
-    Raises ProtocolError or SpaceError where the study does not admit it.
-    """
-    by_id = {trial.trial_id: trial for trial in trials}
-    for name, asked in (("parent", parent), ("replicate_of", replicate_of)):
-        if asked is not None and asked not in by_id:
-            there = ", ".join(by_id) or "none yet"
-            raise ProtocolError(f"{name}={asked!r} is not a trial of study {study.study_id!r}; its trials: {there}.")
-    if replicate_of is not None:
-        if changes or parent:
-            raise ProtocolError("replicate_of repeats a configuration with another seed: leave changes and parent out.")
-        base = by_id[replicate_of]
-        seed = next_seed(trials, base.config_hash, study.seed) if seed is None else seed
-        return NewTrial(
-            study_id=study.study_id, parent=base.parent, changes=base.changes, config=base.config,
-            config_hash=base.config_hash, fingerprint=training_fingerprint(study, base.config, seed), seed=seed,
-            replicate_of=base.replicate_of or replicate_of,
-        )  # fmt: skip
-    best = incumbent(study, trials)
-    start = by_id[parent] if parent else (best.trials[0] if best else None)
-    config = study.space.apply(start.config if start else study.space.default(), changes)
-    config_hash = study.space.hash(config)
-    seed = study.seed if seed is None else seed
-    first = next((trial for trial in trials if trial.config_hash == config_hash and trial.seed != seed), None)
-    return NewTrial(
-        study_id=study.study_id,
-        parent=start.trial_id if start else None,
-        changes=changes_from(config, start.config if start else study.space.default()),
-        config=config,
-        config_hash=config_hash,
-        fingerprint=training_fingerprint(study, config, seed),
-        seed=seed,
-        replicate_of=first.replicate_of or first.trial_id if first else None,
-    )

@@ -107,7 +107,7 @@ def chosen(runtime: Runtime, study: Study) -> Standing:
     reveal = runtime.memory.reveal(study.study_id)
     if reveal is not None:
         return next(one for one in studies.standings(study, trials) if reveal.chosen[0] in one.trial_ids)
-    best = studies.incumbent(study, trials)
+    best = studies.chosen(study, trials)
     if best is None:
         raise TakeHomeRefused(
             f"Study {study.study_id!r} has no configuration that could be chosen: no training scored, or each violates "

@@ -13,7 +13,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from memory.records import EarlyStop, Expected, Study, Trial
-from server import answers, studies
+from server import admission, answers
 from server.brief import new_study, study_space, write_brief
 from server.calls import result, runtime_of, told
 from server.guardrails import checked
@@ -89,7 +89,7 @@ async def start_study(
         found = await anyio.to_thread.run_sync(ensure, runtime.settings.datasets, dataset)
         limits = checked(guardrails or {})
         limited = study_space(backbone, preset, found, space or {}, runtime.settings.trainers)
-        studies.check_filter(backbone, filter_seen)
+        admission.check_filter(backbone, filter_seen)
 
         previous = previous_best(runtime.memory, found, limited, metric)
 
@@ -136,7 +136,7 @@ async def run_trial(
         trials = runtime.memory.trials(study_id)
         retried = next((t for t in trials if request_key and t.request_key == request_key), None)
         if retried is None:
-            new = studies.plan_trial(study, trials, changes or {}, parent, replicate_of, seed)
+            new = admission.plan_trial(study, trials, changes or {}, parent, replicate_of, seed)
             new = new.model_copy(
                 update={
                     "hypothesis": hypothesis,
@@ -152,7 +152,7 @@ async def run_trial(
         if known is not None and known.status != "interrupted":
             trial, duplicate = known, retried is None
         else:
-            studies.check_open(study, trials, new.config_hash, datetime.now(UTC))
+            admission.check_open(study, trials, new.config_hash, datetime.now(UTC))
             find_by_hash(runtime.settings.datasets, study.dataset_hash)
             trial, duplicate = known or runtime.memory.start_trial(new), False
             await runtime.supervisor.submit(trial, study)

@@ -6,11 +6,11 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from memory.noise import Comparison, rescaled
+from memory.noise import rescaled
 from memory.records import Note, Study, Trial
 from memory.store import Memory
-from server import studies
-from server.answers import DatasetLine, MemoryItem, Score, StudyLine, TrialAnswer
+from server import admission, studies
+from server.answers import DatasetLine, MemoryItem, Retest, Score, StudyLine, TrialAnswer
 from server.brief import noise_line, rounded, rounded_all
 from server.diagnosis import curve_points, diagnose
 from server.guardrails import violations
@@ -27,7 +27,7 @@ def earlier_groups(memory: Memory, study: Study) -> list[tuple[float, ...]]:
 
 def judgement_of(memory: Memory, study: Study, trial: Trial) -> Judgement:
     """What a trial means against the best other configuration as it stood then."""
-    return studies.judge(study, trial, memory.trials(study.study_id), earlier_groups(memory, study))
+    return studies.verdict(study, trial, memory.trials(study.study_id), earlier_groups(memory, study))
 
 
 def record_verdict(memory: Memory, trial_id: str) -> None:
@@ -48,7 +48,7 @@ def trial_answer(
     judged = judgement_of(memory, study, trial)
     best = studies.incumbent(study, trials)
     now = datetime.now(UTC)
-    left = studies.trials_left(study, trials)
+    left = admission.trials_left(study, trials)
     answer: dict[str, Any] = {
         **trial.model_dump(include={"study_id", "trial_id", "status", "number", "seed", "changes", "hypothesis"}),
         **trial.model_dump(include={"parent", "replicate_of", "best_epoch", "parameters"}),
@@ -57,11 +57,11 @@ def trial_answer(
         "curve": curve_points(epochs, study.metric),
         "trials_left": left,
         "trainings": len(trials),
-        "seconds_left": _rounded(studies.seconds_left(study, now)),
+        "seconds_left": _rounded(admission.seconds_left(study, now)),
         "incumbent": _score(study, best) if best else None,
         "message": failure or trial.message or None,
         "weights_of": trial.weights_of,
-        "next": next_call(study, trial, judged.comparison, best, left) + _to_its_end(study, trial),
+        "next": next_call(study, trial, judged, best, left) + _to_its_end(study, trial),
     }
     if trial.finished:
         answer |= _outcome(study, trial, trials, epochs, judged)
@@ -83,6 +83,7 @@ def _outcome(study: Study, trial: Trial, trials: list[Trial], epochs: list[Epoch
         "delta": _deltas(study, trial, trials, against),
         "verdict": comparison.verdict if comparison else None,
         "verdict_words": comparison.words if comparison else None,
+        "retest": [Retest(trial_id=one.trial_id, seeds=list(one.seeds)) for one in judged.retest],
         "noise": noise_line(judged.noise, max(1, len(own)), len(against.scores) if against else 1, comparison),
         "diagnosis": diagnose(trial, epochs, study.metric, judged.noise.sigma, stored["baselines"]),
         "seconds": _rounded(trial.seconds),
@@ -133,19 +134,19 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else rounded(value)
 
 
-def next_call(
-    study: Study, trial: Trial, comparison: Comparison | None, best: Standing | None, left: int | None
-) -> str:
+def next_call(study: Study, trial: Trial, judged: Judgement, best: Standing | None, left: int | None) -> str:
     """The next sensible call, written so that it can be made as it stands."""
     if trial.status in ("queued", "running"):
         return f"get_trial(trial_id={trial.trial_id!r}, wait_seconds=45) waits on; the trial goes on either way."
     if trial.status == "interrupted":
         return "The same run_trial call starts a new attempt."
-    if comparison and comparison.verdict == "retest":
-        return (
-            f"run_trial(study_id={study.study_id!r}, replicate_of={trial.trial_id!r}): ahead, but inside seed noise; "
-            "a fresh seed decides."
+    if judged.retest:
+        calls = ", then ".join(
+            f"run_trial(study_id={study.study_id!r}, replicate_of={one.trial_id!r}, seed={seed})"
+            for one in judged.retest
+            for seed in one.seeds
         )
+        return f"{calls}: ahead, but not yet beyond seed noise; fresh seeds decide."
     if left == 0:
         return f"None left: write_heuristic what was learned, then finish_study(study_id={study.study_id!r})."
     if best is None:
@@ -184,7 +185,7 @@ def dataset_line(dataset: Dataset) -> DatasetLine:
 def study_line(memory: Memory, study: Study) -> StudyLine:
     """A study in one line."""
     trials = memory.trials(study.study_id)
-    best, default = studies.incumbent(study, trials), studies.default_standing(study, trials)
+    best, default = studies.chosen(study, trials), studies.default_standing(study, trials)
     return StudyLine(
         **study.model_dump(include={"study_id", "dataset", "backbone", "metric", "policy", "early_stop", "finished"}),
         trainings=len(trials),

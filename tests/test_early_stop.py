@@ -285,14 +285,14 @@ def stopped_trial(number: int = 1, reached: float = 0.09, **values: Any) -> Any:
 
 def test_a_stopped_trial_counts_as_worse_whatever_it_had_reached() -> None:
     first, second = trial(0, 0.05), stopped_trial(reached=0.09)
-    judged = studies.judge(study(), second, [first, second])
+    judged = studies.verdict(study(), second, [first, second])
     assert judged.comparison is not None
     assert judged.comparison.verdict == "worse"
     assert judged.comparison.words == "Stopped early at epoch 5: …; it counts as worse, and its score is not compared."
     best = studies.incumbent(study(), [first, second])
     assert best is not None
     assert best.trial_ids == ["t-0"]
-    assert studies.judge(study(), second, [second]).comparison is None
+    assert studies.verdict(study(), second, [second]).comparison is None
 
 
 def test_a_stopped_seed_is_no_replicate() -> None:

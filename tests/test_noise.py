@@ -63,10 +63,23 @@ def test_without_replicates_sigma_is_the_prior() -> None:
 
 
 def test_replicates_are_pooled_with_the_prior() -> None:
-    # [0.9, 1.0, 1.1]: relative squares 0.01 + 0.01, 2 df. [2, 4] about 3: 2/9, 1 df. Prior 4 x 0.0009.
-    found = estimate([[0.9, 1.0, 1.1], [2, 4], [7]], 5000)
-    assert found.df == 7
-    assert found.sigma == pytest.approx(math.sqrt((0.0036 + 0.02 + 2 / 9) / 7))
+    # [0.97, 1.0, 1.03]: relative squares 0.0018, 2 df, as large as the prior says: an F ratio of 1 on 2 and 4 df.
+    # P(F < 1) = 1 - (1 + 1/2)^-2 = 5/9, so the prior counts for 2 x 4/9 of its 4 df.
+    found = estimate([[0.97, 1.0, 1.03], [7]], 5000)
+    assert (found.sigma, found.df) == (pytest.approx(0.03), pytest.approx(4 * 8 / 9 + 2))
+    # With [0.98, 1.02] the squares are 0.0026 on 3 df.
+    agreed = estimate([[0.97, 1.0, 1.03], [0.98, 1.02]], 5000)
+    believed = agreed.df - 3
+    assert 0 < believed < 4
+    assert agreed.sigma == pytest.approx(math.sqrt((believed * 0.0009 + 0.0026) / (believed + 3)))
+
+
+def test_a_prior_that_replicates_contradict_fades() -> None:
+    calm = [[1.0, 1.001, 0.999], [2.0, 2.002, 1.998]]
+    wild = [[1.0, 1.2, 0.8], [2.0, 2.4, 1.6]]
+    assert [estimate(groups, 5000).df < 4.1 for groups in (calm, wild)] == [True, True]
+    assert estimate(calm, 5000).sigma < 0.004
+    assert estimate(wild, 5000).sigma > 0.19
 
 
 def test_sigma_is_relative_so_the_unit_of_the_metric_is_nothing() -> None:
@@ -78,9 +91,11 @@ def test_sigma_is_relative_so_the_unit_of_the_metric_is_nothing() -> None:
 def test_earlier_studies_sharpen_sigma_but_for_twenty_degrees_at_most() -> None:
     # [0.9, 1.1] has relative squares 0.02 on 1 df; forty of them weigh as twenty.
     few = estimate([[0.9, 1.1]], 5000, [[0.9, 1.1]])
-    assert (few.sigma, few.df) == (pytest.approx(math.sqrt((0.0036 + 0.04) / 6)), 6)
+    assert 2 < few.df < 3
+    assert few.sigma == pytest.approx(math.sqrt(((few.df - 2) * 0.0009 + 0.04) / few.df))
     many = estimate([[0.9, 1.1]], 5000, [[0.9, 1.1]] * 40)
-    assert (many.sigma, many.df) == (pytest.approx(math.sqrt((0.0036 + 0.02 + 0.4) / 25)), 25)
+    assert 21 < many.df < 21.1
+    assert many.sigma == pytest.approx(math.sqrt(((many.df - 21) * 0.0009 + 0.02 + 0.4) / many.df))
 
 
 def test_groups_that_say_nothing_change_nothing() -> None:
@@ -89,7 +104,7 @@ def test_groups_that_say_nothing_change_nothing() -> None:
 
 def test_equal_replicates_lower_sigma_but_never_to_nothing() -> None:
     found = estimate([[0.05] * 9], 5000)
-    assert (found.sigma, found.df) == (pytest.approx(0.03 * math.sqrt(4 / 12)), 12)
+    assert (found.sigma, found.df) == (pytest.approx(0.03 * math.sqrt(0.04 / 8.04)), pytest.approx(8.04))
 
 
 def test_replicates_of_more_users_scatter_wider_on_fewer() -> None:

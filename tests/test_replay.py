@@ -132,7 +132,9 @@ async def test_a_study_runs_on_a_table_and_reveals_the_tests_of_another(table: T
         first = await call("run_trial", study_id=study_id, wait_seconds=5)
         better = await call("run_trial", study_id=study_id, changes={"dropout": 0.2}, wait_seconds=5)
         again = await call("run_trial", study_id=study_id, replicate_of=better["trial_id"], seed=5, wait_seconds=5)
-        failed = await call("run_trial", study_id=study_id, changes={"loss": "sampled_softmax"}, wait_seconds=5)
+        failed = await call(
+            "run_trial", study_id=study_id, changes={"dropout": 0.2, "loss": "sampled_softmax"}, wait_seconds=5
+        )
         assert [one["metrics"].get("ndcg@10") for one in (first, better)] == [0.05, 0.1]
         assert [point["epoch"] for point in better["curve"]] == [1, 2, 3]
         assert again["message"] == "simulated: drawn around the table's mean"

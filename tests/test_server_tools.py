@@ -89,7 +89,9 @@ async def test_the_first_trial_is_the_default_and_the_next_one_changes_the_incum
             expected={"field": "dropout", "direction": "up", "effect": 0.2, "confidence": 0.7},
         )  # fmt: skip
         assert second["parent"] == first["trial_id"]
-        assert second["verdict"] == "better"
+        assert second["verdict"] == "retest"
+        assert second["retest"] == [{"trial_id": second["trial_id"], "seeds": [1]}]
+        assert f"replicate_of={second['trial_id']!r}, seed=1" in second["next"]
         assert second["delta"] == {"parent": 0.8, "incumbent": 0.8, "default": 0.8}
         assert second["incumbent"]["trial_ids"] == [second["trial_id"]]
         third = await at.call("run_trial", study_id=study, changes={"num_blocks": 1})

@@ -72,14 +72,15 @@ def _train(book: Replayed, proposal: Proposal) -> bool:
         **new.model_dump(), trial_id=f"t-{len(book.trials)}", number=number, created_at=BEGAN, status=found.status,
         validation=found.validation, best_epoch=found.best_epoch, epochs=len(found.epochs), seconds=found.seconds,
     )  # fmt: skip
-    book.trials.append(trial)
-    judged = studies.verdict(study, trial, book.trials)
+    judged = studies.verdict(study, trial, [*book.trials, trial])
+    told = judged.comparison.verdict if judged.comparison else None
+    book.trials.append(trial.model_copy(update={"verdict": told}))
     score = studies.score_of(study, trial)
     book.history.append(
         Observation(
             trial_id=trial.trial_id, number=number, config=trial.config, seed=trial.seed, status=trial.status,
             score=score, changes=trial.changes, parent=trial.parent, replicate_of=trial.replicate_of,
-            verdict=judged.comparison.verdict if judged.comparison else None,
+            verdict=told,
             diagnosis=tuple(diagnose(trial, found.epochs, METRIC, judged.noise.sigma, {})), seconds=found.seconds,
             epochs=trial.epochs, best_epoch=trial.best_epoch,
         )

@@ -73,7 +73,7 @@ def test_a_reflection_says_what_was_expected_what_came_and_what_is_next(tmp_path
     ]
 
 
-@pytest.mark.parametrize("policy", ["random", "tpe", "playbook"])
+@pytest.mark.parametrize("policy", ["random", "tpe", "playbook", "hybrid"])
 def test_every_policy_ends_in_a_report(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = FakeServer()
     report = driven(server, tmp_path, policy=policy, trials=5, seed=4)
@@ -118,7 +118,7 @@ def test_running_trials_and_a_running_reveal_are_waited_for(tmp_path: Path) -> N
     assert sum(note.level == "summary" for note in server.notes) == 1
 
 
-@pytest.mark.parametrize("policy", ["random", "tpe", "playbook"])
+@pytest.mark.parametrize("policy", ["random", "tpe", "playbook", "hybrid"])
 def test_failed_trainings_are_results_too(policy: str, tmp_path: Path) -> None:
     def score(config: Config, seed: int) -> float | str:
         return 0.05 if config["learning_rate"] == 0.001 else "diverged"

@@ -137,9 +137,12 @@ def test_a_winner_on_one_seed_is_confirmed_before_it_is_built_on(verdict: str) -
     assert following.parent == "t-1"
 
 
-def test_a_tie_is_neither_confirmed_nor_built_on() -> None:
-    proposal = proposed(seen(0, 0.05), seen(1, 0.0505, {"learning_rate": 0.003}, verdict="tied"))
-    assert (proposal.replicate_of, proposal.parent) == (None, "t-0")
+def test_whatever_leads_on_one_seed_is_confirmed_and_a_second_seed_is_enough() -> None:
+    tie = seen(1, 0.0505, {"learning_rate": 0.003}, verdict="tied")
+    assert proposed(seen(0, 0.05), tie).replicate_of == "t-1"
+    again = seen(1, 0.0501, {"learning_rate": 0.003}, trial_id="t-2", seed=1, replicate_of="t-1")
+    assert proposed(seen(0, 0.05), tie, again).parent == "t-1"
+    assert proposed(seen(0, 0.05), seen(1, 0.049, {"learning_rate": 0.003})).parent == "t-0"
 
 
 def test_a_winner_that_falls_back_on_a_fresh_seed_is_left() -> None:
@@ -157,6 +160,16 @@ def test_without_time_for_a_fresh_seed_a_better_winner_is_built_on() -> None:
 def test_a_last_winner_is_still_confirmed_when_no_configuration_is_left() -> None:
     winner = seen(1, 0.07, {"learning_rate": 0.003}, verdict="better")
     assert proposed(seen(0, 0.05), winner, trials_left=0).replicate_of == "t-1"
+
+
+def test_an_open_verdict_at_the_end_gets_a_third_seed() -> None:
+    runs = [
+        seen(1, 0.06, {"learning_rate": 0.003}, trial_id=f"t-1{seed}", seed=seed, verdict="retest") for seed in (0, 1)
+    ]
+    assert proposed(seen(0, 0.05), *runs, trials_left=0).replicate_of == "t-10"
+    brief = Brief("ndcg@10", "sasrec", RICH, trials_left=0)
+    third = seen(1, 0.06, {"learning_rate": 0.003}, trial_id="t-12", seed=2, verdict="retest")
+    assert Playbook().propose(SPACE, [seen(0, 0.05), *runs, third], brief, Random(0)) is None
 
 
 def test_a_study_does_not_end_on_a_single_lucky_seed() -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from memory.records import EarlyStop
 
-PolicyName = Literal["playbook", "random", "tpe", "llm"]
+PolicyName = Literal["playbook", "random", "tpe", "hybrid", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
 Provider = Literal["anthropic", "openai"]
 Preset = Literal["strong", "paper"]

@@ -10,6 +10,7 @@ POLICIES = {
     "random": "server.policies.random:Random",
     "tpe": "server.policies.tpe:TPE",
     "playbook": "server.policies.playbook:Playbook",
+    "hybrid": "server.policies.hybrid:Hybrid",
 }
 
 

@@ -41,6 +41,12 @@ class TPE:
             raise MissingExtra("--policy tpe needs Optuna: pip install 'virtualmle[search]'.") from None
         self._optuna: Any = optuna
 
+    def sampler(self, seed: int) -> Any:
+        """Optuna's sampler, new."""
+        return self._optuna.samplers.TPESampler(
+            multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS, seed=seed
+        )
+
     def propose(
         self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
     ) -> Proposal | None:
@@ -68,10 +74,7 @@ class TPE:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`, the conditional form
-            sampler = optuna.samplers.TPESampler(
-                multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS, seed=seed
-            )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+            study = optuna.create_study(direction="maximize", sampler=self.sampler(seed))
         for standing in standings(history):
             study.add_trial(self._trial(space, standing))
         return study
@@ -92,7 +95,13 @@ class TPE:
 
 
 def _suggest(trial: Any, field: Field) -> Value:
-    """One field of a configuration; a field that may be off is a switch and, where on, a number."""
+    """One field of a configuration; a field that may be off is a switch and, where on, a number.
+
+    Of a list of numbers the place is suggested, so that the sampler knows their order.
+    """
+    if _ordered(field):
+        place: int = trial.suggest_int(field.name, 0, len(field.choices) - 1)
+        return field.choices[place]
     if field.choices or field.kind == "bool":
         return trial.suggest_categorical(field.name, list(field.choices or (False, True)))
     if field.zero and not trial.suggest_categorical(f"{field.name}:on", [False, True]):
@@ -103,6 +112,10 @@ def _suggest(trial: Any, field: Field) -> Value:
     return value if field.kind == "int" else min(max(float(f"{value:.4g}"), low), high)
 
 
+def _ordered(field: Field) -> bool:
+    return len(field.choices) > 1 and not any(isinstance(choice, (bool, str)) for choice in field.choices)
+
+
 def _params(space: Space, config: Config, kinds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `_suggest` would have had to answer to give `config`, with the distributions it would have asked of."""
     params: dict[str, Any] = {}
@@ -110,6 +123,10 @@ def _params(space: Space, config: Config, kinds: Any) -> tuple[dict[str, Any], d
     for field in space.free():
         value = config[field.name]
         if not space.active(field, config):
+            continue
+        if _ordered(field):
+            params[field.name] = field.choices.index(value)
+            distributions[field.name] = kinds.IntDistribution(0, len(field.choices) - 1)
             continue
         if field.choices or field.kind == "bool":
             params[field.name] = value

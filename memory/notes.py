@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from memory.connection import Cursor
-from memory.errors import UnknownNote
+from memory.errors import MemoryFault, UnknownNote
 from memory.records import Note, NoteKind, Reveal
 from memory.rows import as_json, checked_text, new_id, now, read, stored_time
 from memory.trials import require
+
+ALIKE = 0.9
+"""Of the words of two heuristics together: as many shared ones make them the same."""
 
 
 def add(
@@ -17,16 +20,11 @@ def add(
     """Stores a note; the standing one where the study already has this text and kind and it is not superseded."""
     text = checked_text(kind, text)
     require(cursor, evidence)
+    _of_this_study(cursor, study_id, evidence)
     for heuristic_id in supersedes:
         one(cursor, heuristic_id)
-    row = cursor.row(
-        """SELECT heuristic_id FROM note_states
-           WHERE study_id = $study_id AND kind = $kind AND text = $text AND superseded_by IS NULL
-             AND NOT list_contains($supersedes::VARCHAR[], heuristic_id)""",
-        {"study_id": study_id, "kind": kind, "text": text, "supersedes": list(supersedes)},
-    )
-    if row is not None:
-        return one(cursor, row["heuristic_id"])
+    if (known := _same(cursor, study_id, kind, text, supersedes)) is not None:
+        return one(cursor, known)
     values = {
         "heuristic_id": new_id("h"),
         "study_id": study_id,
@@ -45,12 +43,50 @@ def add(
     return one(cursor, str(values["heuristic_id"]))
 
 
+def _of_this_study(cursor: Cursor, study_id: str, evidence: Sequence[str]) -> None:
+    row = cursor.row(
+        "SELECT trial_id, study_id FROM trials WHERE list_contains($ids, trial_id) AND study_id <> $study_id LIMIT 1",
+        {"ids": list(evidence), "study_id": study_id},
+    )
+    if row is not None:
+        raise MemoryFault(
+            f"Evidence {row['trial_id']!r} is a trial of study {row['study_id']!r}, not of {study_id!r}: write the "
+            "note in that study, or leave the trial out."
+        )
+
+
+def _same(cursor: Cursor, study_id: str, kind: NoteKind, text: str, supersedes: Sequence[str]) -> str | None:
+    """The standing note of the study with this text or, of a heuristic, nearly: all numbers, nine words in ten."""
+    row = cursor.row(
+        """WITH standing AS (
+               SELECT heuristic_id, position, text, list_distinct(regexp_extract_all(lower(text), $word)) AS words
+               FROM note_states
+               WHERE study_id = $study_id AND kind = $kind AND superseded_by IS NULL
+                 AND NOT list_contains($supersedes::VARCHAR[], heuristic_id)),
+           new AS (SELECT list_distinct(regexp_extract_all(lower($text), $word)) AS words),
+           compared AS (
+               SELECT heuristic_id, position, s.text = $text AS equal,
+                      len(list_intersect(s.words, new.words)) AS shared, len(s.words) + len(new.words) AS together,
+                      list_filter(s.words, lambda x: x ~ '.*[0-9].*').list_sort() AS numbers,
+                      list_filter(new.words, lambda x: x ~ '.*[0-9].*').list_sort() AS own
+               FROM standing s, new)
+           SELECT heuristic_id FROM compared
+           WHERE equal OR ($kind = 'heuristic' AND numbers = own AND shared >= $alike * (together - shared))
+           ORDER BY equal DESC, position LIMIT 1""",
+        {
+            "study_id": study_id, "kind": kind, "text": text, "supersedes": list(supersedes), "alike": ALIKE,
+            "word": r"[0-9]+(?:[.,][0-9]+)*|\w+",
+        },
+    )  # fmt: skip
+    return row["heuristic_id"] if row else None
+
+
 def one(cursor: Cursor, heuristic_id: str) -> Note:
     """The note as it stands; raises UnknownNote."""
     row = cursor.row("SELECT * FROM note_states WHERE heuristic_id = $id", {"id": heuristic_id})
     if row is None:
         raise UnknownNote(heuristic_id)
-    return Note.model_validate(read(row))
+    return Note.model_validate(read(row, "claim"))
 
 
 def listed(cursor: Cursor, study_id: str | None, kind: NoteKind | None, include_superseded: bool) -> list[Note]:
@@ -62,7 +98,7 @@ def listed(cursor: Cursor, study_id: str | None, kind: NoteKind | None, include_
            ORDER BY position""",
         {"study_id": study_id, "kind": kind, "include_superseded": include_superseded},
     )
-    return [Note.model_validate(read(row)) for row in rows]
+    return [Note.model_validate(read(row, "claim")) for row in rows]
 
 
 def take_snapshot(cursor: Cursor, study_id: str | None, shown: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from memory.claims import Claim
 from trainers.space import Config, Space
 from trainers.spec import DatasetFacts, FilterSeen, Outcome
 
@@ -151,7 +152,17 @@ class Note(Record):
     supersedes: tuple[str, ...] = ()
     superseded_by: str | None = None
     verdict: ClaimVerdict | None = None
-    """Of heuristics only."""
+    """Of heuristics only; without a claim it stays insufficient, since nothing can check it."""
+    claim: Claim | None = None
+    forced: bool | None = None
+    """Of a claim: whether it was written against data that refuted it."""
+    transfer: ClaimVerdict | None = None
+    """Whether the claim is known to hold on datasets that were not seen."""
+    n_pairs: int | None = None
+    n_datasets: int | None = None
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
     created_at: datetime
     dataset: str
     backbone: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,10 @@ from trainers.space import Config, Space
 
 LONGEST_TEXT = 20_000
 """Characters of a note, a hypothesis or a trial's message."""
+LONGEST = {"heuristic": 2_000, "reflection": 4_000, "summary": 8_000, "hypothesis": 2_000}
+"""Characters of a text that models are shown again."""
+_HIDDEN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u2069\\ufeff]")
+"""Control characters, and those that hide or turn text around."""
 
 
 def new_id(prefix: str) -> str:
@@ -55,12 +60,16 @@ def finite(metrics: Mapping[str, float]) -> dict[str, list[Any]]:
 
 
 def checked_text(what: str, text: str) -> str:
-    """`text` without surrounding blanks, as valid Unicode; raises MemoryFault where it is empty or too long."""
-    clean = text.encode("utf-8", "replace").decode().strip()
+    """`text` without surrounding blanks, as plain Unicode; raises MemoryFault where it is empty or too long.
+
+    Characters that control or hide are blanks.
+    """
+    clean = _HIDDEN.sub(" ", text.replace("\r\n", "\n").encode("utf-8", "replace").decode()).strip()
     if not clean:
         raise MemoryFault(f"The {what} is empty; say in a sentence what was learned or expected.")
-    if len(clean) > LONGEST_TEXT:
-        raise MemoryFault(f"The {what} has {len(clean):,} characters; at most {LONGEST_TEXT:,} are kept. Shorten it.")
+    longest = LONGEST.get(what, LONGEST_TEXT)
+    if len(clean) > longest:
+        raise MemoryFault(f"The {what} has {len(clean):,} characters; at most {longest:,} are kept. Shorten it.")
     return clean
 
 

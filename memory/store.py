@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from memory import notes, trials
+from memory import claim_rows, notes, trials
+from memory.claim_book import ClaimBook, refusal, refuted_by
+from memory.claims import Claim, ClaimError, checked
 from memory.connection import Connection, Cursor
 from memory.errors import MemoryFault, UnknownStudy
 from memory.migrations import migrate, shipped
@@ -26,6 +28,7 @@ class Memory:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._book = ClaimBook()
 
     @classmethod
     def open(cls, path: Path) -> Memory:
@@ -124,7 +127,10 @@ class Memory:
         Metrics that are not finite are left out, and a message beyond 20,000 characters keeps its end.
         """
         with self._connection.write() as cursor:
-            return trials.finish(cursor, result)
+            trial = trials.finish(cursor, result)
+        with self._connection.write() as cursor:  # apart: a fault in judging claims must not lose the result
+            self._book.landed(cursor, _study(cursor, trial.study_id), trial)
+        return trial
 
     def record_verdict(self, trial_id: str, verdict: str) -> None:
         """Stores what was told of a trial against noise; the newest verdict is the trial's."""
@@ -177,15 +183,37 @@ class Memory:
     # What was learned and shown
 
     def add_note(
-        self, study_id: str, kind: NoteKind, text: str, evidence: Sequence[str] = (), supersedes: Sequence[str] = ()
+        self,
+        study_id: str,
+        kind: NoteKind,
+        text: str,
+        evidence: Sequence[str] = (),
+        supersedes: Sequence[str] = (),
+        claim: Claim | None = None,
+        force: bool = False,
     ) -> Note:
-        """Stores a note with its evidence (trial ids); the standing one where the study has this text and kind.
+        """Stores a note with its evidence (trials of the study), and for a heuristic its claim with a first verdict.
 
-        Raises MemoryFault where the text is empty or beyond 20,000 characters.
+        The standing one where the study has this text and kind, or any study this claim. Raises MemoryFault where the
+        text is empty or too long, evidence is of another study, the claim does not fit the study's space, or the data
+        refute it already and it is not forced.
         """
         with self._connection.write() as cursor:
-            _study(cursor, study_id)
-            return notes.add(cursor, study_id, kind, text, evidence, supersedes)
+            study = _study(cursor, study_id)
+            if claim is None:
+                return notes.add(cursor, study_id, kind, text, evidence, supersedes)
+            claim = checked(claim, study.space)
+            if (known := claim_rows.same(cursor, claim)) is not None and known not in supersedes:
+                return notes.one(cursor, known)
+            found = self._book.weigh(cursor, claim, evidence)
+            against = refuted_by(claim, found)
+            if against is not None and not force:
+                raise ClaimError(f"{refusal(claim, against)} force=true writes it all the same, and marks it.")
+            note = notes.add(cursor, study_id, kind, text, evidence, supersedes)
+            if note.claim is not None:
+                raise MemoryFault(f"{note.heuristic_id!r} says this already with another claim; supersede it.")
+            self._book.write(cursor, note.heuristic_id, claim, found, against is not None)
+            return notes.one(cursor, note.heuristic_id)
 
     def note(self, heuristic_id: str) -> Note:
         """The note as it stands."""

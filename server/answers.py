@@ -209,7 +209,12 @@ class MemoryAnswer(Answer):
 
 class NoteAnswer(Answer):
     heuristic_id: str
+    known: bool = False
+    """True: this, or nearly this, was written before, and nothing was added."""
     verdict: str | None = None
+    """Of its claim, over all trials that it was not written from: supported, refuted, mixed or insufficient."""
+    words: str | None = None
+    """The claim as it is checked, and what is known of it."""
     next: str
 
 

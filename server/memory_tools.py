@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
 
+from memory.claims import read_claim
 from memory.records import Level, NoteKind, Study
 from memory.retrieval import rank_notes
 from server import answers
 from server.admission import ProtocolError
 from server.calls import result, runtime_of, told
 from server.runtime import Runtime
-from server.views import dataset_line, note_item, study_line, trial_item
+from server.views import claim_words, dataset_line, note_item, study_line, trial_item
 from trainers.data import find, list_datasets
 
 Limit = Annotated[int, Field(ge=1, le=200)]
@@ -98,16 +100,35 @@ async def write_heuristic(
     kind: NoteKind,
     text: str,
     evidence: list[str] | None = None,
+    claim: dict[str, Any] | None = None,
     supersedes: list[str] | None = None,
+    force: bool = False,
 ) -> Annotated[CallToolResult, answers.NoteAnswer]:
     """Store what was learned: a reflection on a trial, a heuristic for other datasets, or a summary of the study.
 
-    `evidence` are the trial_ids it rests on; `supersedes` the notes it replaces (they stay in the books).
+    `evidence` are the study's trial_ids it rests on; `supersedes` the notes it replaces (they stay in the books).
+    `claim` makes a heuristic checkable: every later trial, here and on other datasets, then counts for or against it.
+    {"scope": {"backbone", "dataset": [{"fact", "op", "value"}]}, "change": {"field", "from", "to"} or {"field",
+    "direction": "up"}, "given": [{"field", "op", "value"}], "metric", "sign": "+" or "-", "min_effect"}; only change is
+    required. `force` keeps a claim that the data refute already.
     Example: write_heuristic(study_id="s-…", kind="heuristic", text="On sequences under 10 items, learning_rate 0.003
-    beat 0.001 by 6 % (noise 3 %).", evidence=["t-…", "t-…"]).
+    beat 0.001 by 6 % (noise 3 %).", evidence=["t-…"], claim={"scope": {"dataset": [{"fact": "mean_length", "op": "<",
+    "value": 10}]}, "change": {"field": "learning_rate", "from": 0.001, "to": 0.003}, "min_effect": 0.02}).
     """
     with told():
         memory = runtime_of(ctx).memory
-        note = memory.add_note(study_id, kind, text, tuple(evidence or ()), tuple(supersedes or ()))
+        if claim is not None and kind != "heuristic":
+            raise ProtocolError(f"A claim belongs to kind='heuristic'; this is kind={kind!r}.")
+        asked = None if claim is None else read_claim(claim)
+        before = datetime.now(UTC)
+        note = memory.add_note(study_id, kind, text, tuple(evidence or ()), tuple(supersedes or ()), asked, force)
     following = "run_trial goes on; finish_study ends the study when nothing is left to try."
-    return result(answers.NoteAnswer(heuristic_id=note.heuristic_id, verdict=note.verdict, next=following))
+    return result(
+        answers.NoteAnswer(
+            heuristic_id=note.heuristic_id,
+            known=note.created_at < before,
+            verdict=note.verdict,
+            words=claim_words(note),
+            next=following,
+        )
+    )

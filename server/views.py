@@ -194,6 +194,19 @@ def study_line(memory: Memory, study: Study) -> StudyLine:
     )
 
 
+def claim_words(note: Note) -> str | None:
+    """A heuristic's claim as it is checked, and what the trials say of it; None without a claim."""
+    if note.claim is None:
+        return None
+    forced = " Written against the data." if note.forced else ""
+    if not note.n_pairs or note.effect is None:
+        return f"{note.claim.words()}: no matched pair yet.{forced}"
+    interval = f"{note.effect:+.1%} ({note.low:+.1%} to {note.high:+.1%})"
+    pairs = "1 pair" if note.n_pairs == 1 else f"{note.n_pairs} pairs"
+    places = "1 dataset" if note.n_datasets == 1 else f"{note.n_datasets} datasets"
+    return f"{note.claim.words()}: {note.verdict}, {interval} over {pairs} on {places}.{forced}"
+
+
 def note_item(note: Note, why: str | None = None) -> MemoryItem:
     """A note as an item of memory."""
     shown = note.model_dump(include={"study_id", "dataset", "backbone", "text", "verdict"})

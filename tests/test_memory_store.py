@@ -193,8 +193,8 @@ def test_the_same_request_key_gives_the_same_trial_within_a_study(memory: Memory
 def test_a_hypothesis_is_neither_empty_nor_endless(memory: Memory) -> None:
     with pytest.raises(MemoryFault, match="The hypothesis is empty"):
         memory.start_trial(new_trial(hypothesis=" \n"))
-    with pytest.raises(MemoryFault, match="The hypothesis has 20,001 characters; at most 20,000 are kept"):
-        memory.start_trial(new_trial(hypothesis="x" * 20_001))
+    with pytest.raises(MemoryFault, match="The hypothesis has 2,001 characters; at most 2,000 are kept"):
+        memory.start_trial(new_trial(hypothesis="x" * 2_001))
     assert memory.trials("s-1") == []
 
 
@@ -375,8 +375,8 @@ def test_a_loss_that_is_no_number_is_kept_and_such_a_metric_is_absent(memory: Me
 
 def test_a_note_comes_back_whole_and_only_heuristics_have_a_verdict(memory: Memory) -> None:
     trial_id = memory.start_trial(new_trial()).trial_id
-    text = "Kürzer ist besser 短い列; '); DROP TABLE notes; --\x00"
-    note = memory.add_note("s-1", "heuristic", f"\n {text} ", [trial_id, trial_id], [])
+    text = "Kürzer ist besser 短い列; '); DROP TABLE notes; --"
+    note = memory.add_note("s-1", "heuristic", f"\n {text}\x00 ", [trial_id, trial_id], [])
     assert note == Note(
         heuristic_id=note.heuristic_id, study_id="s-1", kind="heuristic", text=text, evidence=(trial_id,),
         verdict="insufficient", created_at=note.created_at, dataset="demo", backbone="sasrec",
@@ -431,10 +431,10 @@ def test_an_empty_note_is_refused(memory: Memory, text: str) -> None:
 
 def test_a_note_beyond_the_limit_is_refused_and_one_at_the_limit_kept(memory: Memory) -> None:
     with pytest.raises(
-        MemoryFault, match=r"^The summary has 1,000,000 characters; at most 20,000 are kept\. Shorten it\.$"
+        MemoryFault, match=r"^The summary has 1,000,000 characters; at most 8,000 are kept\. Shorten it\.$"
     ):
         memory.add_note("s-1", "summary", "x" * 1_000_000, [], [])
-    assert len(memory.add_note("s-1", "summary", "é" * 20_000, [], []).text) == 20_000
+    assert len(memory.add_note("s-1", "summary", "é" * 8_000, [], []).text) == 8_000
 
 
 def test_a_snapshot_keeps_what_was_shown_and_the_latest_is_the_study_s_own(memory: Memory) -> None:
@@ -563,7 +563,7 @@ size = path.stat().st_size + 4096
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 try:
     for number in range(1000):
-        note = memory.add_note("s-1", "summary", f"{number} " + "x" * 19_000, [], [])
+        note = memory.add_note("s-1", "summary", f"{number} " + "x" * 7_900, [], [])
         print(note.heuristic_id, flush=True)
 except MemoryFault as fault:
     print(fault, flush=True)

@@ -1,0 +1,102 @@
+"""Keeps the verdicts of claims true: what a new trial changes, and what a new claim finds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+
+from memory import claim_rows
+from memory.claims import Claim
+from memory.connection import Cursor
+from memory.effects import ALPHA, Evidence, Verdict, evidence_of, judge
+from memory.landscape import Landscape
+from memory.records import Study, Trial
+from memory.rows import value_columns
+from trainers.space import Config, Space, Value
+
+KEPT = 16
+"""Landscapes held in memory, those used last; any other is read again when it is asked for."""
+
+
+class ClaimBook:
+    """Of one memory file. Every method is a step of its caller's transaction."""
+
+    def __init__(self) -> None:
+        self._lands: OrderedDict[tuple[str, str], Landscape] = OrderedDict()
+        self._defaults: dict[str, str] = {}
+
+    def landed(self, cursor: Cursor, study: Study, trial: Trial) -> None:
+        """Takes a trial that has just got its result, and judges anew the claims that its pairs speak of."""
+        run = claim_rows.run(cursor, trial.trial_id, study)
+        if run is None:
+            return
+        known = self._lands.get((study.dataset_hash, study.backbone))
+        if known is not None:
+            values, rests = _columns(study.space, trial.config)
+            known.add(run, values, rests)
+        land = known or self.land(cursor, study.dataset_hash, study.backbone)
+        touched = claim_rows.touching(cursor, land.fields_of(run.config_hash), study.backbone) if land else []
+        found: dict[str, Evidence] = {}
+        for heuristic_id, claim, _, written_from in touched:
+            if land is not None and (one := evidence_of(claim, land, written_from)) is not None:
+                found[heuristic_id] = one
+        claim_rows.record(cursor, found, {name: (claim, alpha) for name, claim, alpha, _ in touched})
+
+    def weigh(self, cursor: Cursor, claim: Claim, written_from: Collection[str]) -> list[Evidence]:
+        """What all that is known says of a claim, without the trials that it is written from."""
+        lands = (self.land(cursor, *place) for place in claim_rows.places(cursor))
+        found = (evidence_of(claim, land, written_from) for land in lands if land is not None)
+        return [one for one in found if one is not None]
+
+    def write(self, cursor: Cursor, heuristic_id: str, claim: Claim, found: Sequence[Evidence], forced: bool) -> None:
+        """Stores a claim with its first evidence and verdict."""
+        alpha = claim_rows.add(cursor, heuristic_id, claim, forced)
+        for one in found:
+            claim_rows.record(cursor, {heuristic_id: one}, {heuristic_id: (claim, alpha)})
+
+    def land(self, cursor: Cursor, dataset_hash: str, backbone: str) -> Landscape | None:
+        """All that is known of a backbone on a dataset content."""
+        key = (dataset_hash, backbone)
+        if key not in self._lands:
+            land = claim_rows.landscape(cursor, dataset_hash, backbone, self._default_hashes(cursor, key))
+            if land is None:
+                return None
+            self._lands[key] = land
+        self._lands.move_to_end(key)
+        while len(self._lands) > KEPT:
+            self._lands.popitem(last=False)
+        return self._lands[key]
+
+    def _default_hashes(self, cursor: Cursor, place: tuple[str, str]) -> dict[str, str]:
+        """By study, the hash of its default configuration; a space is parsed once."""
+        rows = cursor.rows(
+            "SELECT study_id, space FROM studies WHERE dataset_hash = $dataset_hash AND backbone = $backbone",
+            {"dataset_hash": place[0], "backbone": place[1]},
+        )
+        for row in rows:
+            if row["study_id"] not in self._defaults:
+                space = Space.model_validate_json(row["space"])
+                self._defaults[row["study_id"]] = space.hash(space.default())
+        return {row["study_id"]: self._defaults[row["study_id"]] for row in rows}
+
+
+def refuted_by(claim: Claim, found: Sequence[Evidence]) -> Verdict | None:
+    """The verdict where the data speak against the claim already, at the plain level."""
+    verdict = judge(claim, found, ALPHA)
+    return verdict if verdict.verdict == "refuted" else None
+
+
+def refusal(claim: Claim, against: Verdict) -> str:
+    """Why a claim that the data refute is not simply kept."""
+    low, high = (f"{100 * bound:+.1f} %" for bound in (against.low or 0.0, against.high or 0.0))
+    pairs = "1 matched pair" if against.n_pairs == 1 else f"{against.n_pairs} matched pairs"
+    return f"The data refute this already: over {pairs} {claim.change.field} did {low} to {high} ({claim.words()})."
+
+
+def _columns(space: Space, config: Config) -> tuple[Config, dict[str, str]]:
+    columns = value_columns(space, config)
+    names: Sequence[str] = [str(name) for name in columns["fields"]]
+    values: dict[str, Value] = {
+        name: float(config[name]) if not isinstance(config[name], str) else config[name] for name in names
+    }
+    return values, dict(zip(names, map(str, columns["rests"]), strict=True))

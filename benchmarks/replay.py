@@ -123,8 +123,8 @@ def replayed(cells: Sequence[Cell], name: str, seeds: int, trainings: int) -> li
     runs: list[Run] = []
     for cell in cells:
         for seed in range(seeds):
-            steps = play(cell.table, cell.space, cell.dataset.facts, lambda: policy(name), seed, trainings)
-            runs.append(Run(worth_of(steps, cell.means, cell.scale), cell.title, seed))
+            book = play(cell.table, cell.space, cell.dataset.facts, lambda: policy(name), seed, trainings)
+            runs.append(Run(worth_of(book.steps, cell.means, cell.scale), cell.title, seed))
     return runs
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 
+from memory.priors import Belief, Start
 from memory.records import Study, Trial
 from server import admission, studies
 from server.diagnosis import diagnose
@@ -43,18 +44,23 @@ class Replayed:
 
 
 def play(
-    table: Table, space: Space, facts: DatasetFacts, make: MakePolicy, seed: int, trainings: int
-) -> Sequence[Step]:
-    """The trainings of one study with `seed`, whose trial 0 is the default of `space`; fewer where nothing is left."""
+    table: Table, space: Space, facts: DatasetFacts, make: MakePolicy, seed: int, trainings: int,
+    starts: tuple[Start, ...] = (), beliefs: tuple[Belief, ...] = (),
+) -> Replayed:  # fmt: skip
+    """The trainings of one study with `seed`, whose trial 0 is the default of `space`; fewer where nothing is left.
+
+    `starts` and `beliefs` are what memory advises.
+    """
     book = Replayed(_study(space, table.dataset, facts, seed), table, [], [], [])
     policy, idle = make(), 0
-    brief = Brief(METRIC, space.backbone, {"users": float(facts.users), "mean_length": facts.mean_length})
+    known = {"users": float(facts.users), "mean_length": facts.mean_length}
+    brief = Brief(METRIC, space.backbone, known, starts=starts, beliefs=beliefs)
     while len(book.steps) < trainings and idle < PATIENCE:
         proposal = policy.propose(space, book.history, brief, Random(f"{seed}:{len(book.history)}:{idle}"))
         if proposal is None:
             break
         idle = 0 if _train(book, proposal) else idle + 1
-    return book.steps
+    return book
 
 
 def _train(book: Replayed, proposal: Proposal) -> bool:

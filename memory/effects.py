@@ -52,8 +52,13 @@ class Verdict:
 NOTHING = Verdict("insufficient", "insufficient", 0, 0)
 
 
-def evidence_of(claim: Claim, land: Landscape, written_from: Collection[str]) -> Evidence | None:
-    """What the pairs of one dataset say of the claim, without the trials that it was written from; None without any."""
+def evidence_of(
+    claim: Claim, land: Landscape, written_from: Collection[str] = (), *, advice: bool = False
+) -> Evidence | None:
+    """What the pairs of one dataset say of the claim, without the trials that it was written from; None without any.
+
+    For `advice`, which decides nothing, a parent loses its first run only, and not that where it has no other.
+    """
     if not claim.scope.holds(land.backbone, land.facts):
         return None
     noise = land.noise(claim.metric)
@@ -61,7 +66,8 @@ def evidence_of(claim: Claim, land: Landscape, written_from: Collection[str]) ->
     for pair in land.pairs(claim.change.field):
         for before, after in ((pair.first, pair.second), (pair.second, pair.first)):
             if covered(claim, land.values[before], land.values[after]):
-                effect = _effect(claim, land, pair, before, after, noise, written_from)
+                usable = {name: _usable(claim, land, pair, name, written_from, advice) for name in (before, after)}
+                effect = _effect(claim, usable, before, after, noise)
                 found += [effect] if effect else []
     return _pooled(land, found, noise) if found else None
 
@@ -82,10 +88,7 @@ class _Effect:
         return self.before_variance + self.after_variance
 
 
-def _effect(
-    claim: Claim, land: Landscape, pair: Pair, before: str, after: str, noise: Sigma, written_from: Collection[str]
-) -> _Effect | None:
-    runs = {name: _usable(claim, land, pair, name, written_from) for name in (before, after)}
+def _effect(claim: Claim, runs: dict[str, list[Run]], before: str, after: str, noise: Sigma) -> _Effect | None:
     shared = {one.weights for one in runs[before]} & {one.weights for one in runs[after]}
     if shared:
         runs = {name: [one for one in known if one.weights in shared] for name, known in runs.items()}
@@ -104,19 +107,19 @@ def _effect(
     return _Effect(means[after] / means[before] - 1, before, after, parts[before], parts[after], False)
 
 
-def _usable(claim: Claim, land: Landscape, pair: Pair, name: str, written_from: Collection[str]) -> list[Run]:
+def _usable(
+    claim: Claim, land: Landscape, pair: Pair, name: str, written_from: Collection[str], advice: bool
+) -> list[Run]:
     """The runs of a configuration that may speak in this pair.
 
     Where the other configuration was planned from it, the runs until then had selected it for their luck.
     """
     other = pair.second if name == pair.first else pair.first
+    known = [one for one in land.runs[pair.setting, name] if claim.metric in one.scores]
     children = [one.order for one in land.runs[pair.setting, other] if one.parent == name]
-    chosen_at = min(children, default=-1)
-    return [
-        one
-        for one in land.runs[pair.setting, name]
-        if claim.metric in one.scores and one.trial_id not in written_from and (one.is_default or one.order > chosen_at)
-    ]
+    if children and not known[0].is_default:
+        known = (known[1:] or known) if advice else [one for one in known if one.order > min(children)]
+    return [one for one in known if one.trial_id not in written_from]
 
 
 def _pooled(land: Landscape, found: Sequence[_Effect], noise: Sigma) -> Evidence:

@@ -67,17 +67,17 @@ def tables(tmp_path: Path) -> Path:
 
 def test_a_study_begins_at_the_start_and_every_training_is_a_step(tables: Path, tmp_path: Path) -> None:
     cell = replay.cells_of(tables, tmp_path / "datasets", "strong")[1]
-    steps = play(cell.table, cell.space, FACTS, replay.Grid, seed=0, trainings=10)
+    steps = play(cell.table, cell.space, FACTS, replay.Grid, seed=0, trainings=10).steps
     assert len(steps) == 4  # nothing is left then
     assert steps[0].trained == steps[0].leading == cell.space.hash(cell.space.default())
     assert len({step.trained for step in steps}) == 4
     assert cell.means[steps[-1].leading] == pytest.approx(0.0803)
-    assert play(cell.table, cell.space, FACTS, replay.Grid, seed=0, trainings=10) == steps
+    assert play(cell.table, cell.space, FACTS, replay.Grid, seed=0, trainings=10).steps == steps
 
 
 def test_racing_trains_a_leader_again_before_it_goes_on(tables: Path, tmp_path: Path) -> None:
     cell = replay.cells_of(tables, tmp_path / "datasets", "strong")[1]
-    steps = play(cell.table, cell.space, FACTS, lambda: Racing(replay.Grid()), seed=0, trainings=10)
+    steps = play(cell.table, cell.space, FACTS, lambda: Racing(replay.Grid()), seed=0, trainings=10).steps
     trained = [step.trained for step in steps]
     first = next(number for number, key in enumerate(trained) if (cell.means[key] or 0) > 0.07)
     assert trained[first + 1] == trained[first]

@@ -236,10 +236,26 @@ class Space(BaseModel):
         }
 
     def hash(self, config: Mapping[str, Value], leave_out: str | None = None) -> str:
-        """A short stable hash of what `config` does; `leave_out` gives the rest_hash of a matched pair."""
-        kept = {name: value for name, value in self.canonical(config).items() if name != leave_out}
+        """A short stable hash of what `config` does; `leave_out` gives the rest_hash of a matched pair.
+
+        What only has an effect by the field that is left out is left out with it: two losses compare although one of
+        them has negatives to count.
+        """
+        without = set[str]() if leave_out is None else self._governed(leave_out)
+        kept = {name: value for name, value in self.canonical(config).items() if name not in without}
         text = json.dumps([self.backbone, kept], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def _governed(self, name: str) -> set[str]:
+        """The field and all that have an effect only by its leave."""
+        found = {name}
+        while more := {
+            field.name
+            for field in self.fields
+            if field.name not in found and field.when and all(one.field in found for one in field.when)
+        }:
+            found |= more
+        return found
 
 
 def _narrow(field: Field, limit: Any) -> Field:

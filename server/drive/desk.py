@@ -215,7 +215,10 @@ class Desk:
             Lesson(note.heuristic_id, note.kind, note.text, note.dataset, note.backbone) for note in brief.memory
         )
         left = latest.trials_left if latest else None
-        return Brief(brief.metric, brief.backbone, facts, lessons, left, latest.seconds_left if latest else None)
+        return Brief(
+            brief.metric, brief.backbone, facts, lessons, trials_left=left,
+            seconds_left=latest.seconds_left if latest else None,
+        )  # fmt: skip
 
 
 def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:

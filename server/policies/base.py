@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from memory.priors import Belief, Start
 from memory.records import Expected
 from trainers.space import Config, Space
 
@@ -64,6 +65,10 @@ class Brief:
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
     """Meta-features of the dataset."""
     memory: tuple[Lesson, ...] = ()
+    starts: tuple[Start, ...] = ()
+    """What won on similar datasets, to be trained first."""
+    beliefs: tuple[Belief, ...] = ()
+    """What claims expect of single fields here."""
     trials_left: int | None = None
     """Configurations that may still be tried; at 0 only replicates are admitted."""
     seconds_left: float | None = None

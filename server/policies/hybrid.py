@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from server.policies.advice import advised, heeded
 from server.policies.base import Brief, Observation, Proposal, standings
 from server.policies.playbook import Playbook
 from server.policies.racing import confirm, to_confirm
@@ -30,6 +31,9 @@ class Hybrid:
         """A fresh seed of a leader, else the playbook's move where it is its turn, else TPE's."""
         if history and (candidate := to_confirm(history, brief)):
             return confirm(candidate)
+        brief = heeded(space, history, brief)
+        if history and (proposal := advised(space, history, brief)):
+            return proposal
         mind = self._playbook if self._plays(len(standings(history))) else self._tpe
         return mind.propose(space, history, brief, rng)
 

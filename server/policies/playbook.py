@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memory.records import Expected
+from server.policies.advice import advised, best_by_field, heeded
 from server.policies.base import Brief, Observation, Proposal, Standing, standings, tried
 from server.policies.lessons import hints
 from server.policies.racing import confirm, incumbent, to_confirm, usual_seconds
@@ -48,8 +49,11 @@ class Playbook:
             return Proposal({}, hypothesis="the default configuration: the measure of everything after it")
         if candidate := to_confirm(history, brief):
             return confirm(candidate)
+        brief = heeded(space, history, brief)
         if brief.trials_left == 0:
             return None
+        if proposal := advised(space, history, brief):
+            return proposal
         best = incumbent(history, brief)
         seen, failed = tried(space, history), given_up(history)
         for move in moves(space, best, history, brief):
@@ -101,7 +105,10 @@ def moves(space: Space, best: Standing, history: Sequence[Observation], brief: B
         if hint.helped:
             why = f"{hint.lesson.heuristic_id} from {hint.lesson.dataset}: {hint.field} {hint.value} helped there"
             yield Move(hint.field, hint.value, why, 0.5, (hint.lesson.heuristic_id,))
+    for name, one in best_by_field(brief.beliefs).items():
+        yield Move(name, one.value, f"claims expect {one.gain:+.1%} here", 0.5, one.cites)
     doubted = {(hint.field, hint.value) for hint in told if not hint.helped}
+    doubted |= {(one.field, one.value) for one in brief.beliefs if one.gain < 0}
     unlikely: list[Move] = []
     scoring = ["scoring"] if best.scores else []
     early = scoring if is_late(history, brief.trials_left) else []

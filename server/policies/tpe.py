@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from server.policies.advice import accepts, advised, heeded
 from server.policies.base import (
     Brief,
     MissingExtra,
@@ -22,6 +23,8 @@ from trainers.space import Config, Field, Space, Value
 
 STARTUP_TRIALS = 5
 """Configurations drawn at random, the default among them, before the estimator is trusted."""
+REFUSALS = 8
+"""Proposals in a row that claims may speak against."""
 BAD = ("diverged", "out_of_memory", "timed_out", "stopped")
 """Ends that speak against a configuration: told as pruned, which TPE ranks last. Others are told as failed: no news.
 
@@ -55,11 +58,23 @@ class TPE:
             return Proposal({}, hypothesis="the default configuration")
         if brief.trials_left == 0 or not space.free():
             return None
+        brief = heeded(space, history, brief)
+        if proposal := advised(space, history, brief):
+            return proposal
         study = self._told(space, history, rng.randrange(2**31))
+        count = len(standings(history))
 
-        def ask() -> Config:
+        def draw_one() -> Config:
             trial = study.ask()
             return settle(space, assemble(space, lambda field: _suggest(trial, field)))
+
+        def ask() -> Config:
+            config = draw_one()
+            for _ in range(REFUSALS):
+                if accepts(space, brief, config, count, rng):
+                    break
+                config = draw_one()
+            return config
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)

@@ -10,10 +10,15 @@ from memory.claims import Claim
 from memory.connection import Cursor
 from memory.effects import ALPHA, Evidence, Verdict, evidence_of, judge
 from memory.landscape import Landscape
+from memory.priors import Belief, Start, beliefs_of, starts_of
 from memory.records import Study, Trial
 from memory.rows import value_columns
 from trainers.space import Config, Space, Value
 
+NEAREST = 8
+"""Datasets that advise a new study, the most similar ones."""
+BELIEFS = 8
+"""Fields that claims speak of to a new study, at most."""
 KEPT = 16
 """Landscapes held in memory, those used last; any other is read again when it is asked for."""
 
@@ -53,6 +58,18 @@ class ClaimBook:
         alpha = claim_rows.add(cursor, heuristic_id, claim, forced)
         for one in found:
             claim_rows.record(cursor, {heuristic_id: one}, {heuristic_id: (claim, alpha)})
+
+    def advice(self, cursor: Cursor, study: Study) -> tuple[list[Start], list[Belief]]:
+        """Where to begin a study, and what claims expect of its fields, by the datasets that are most like its own."""
+        near = claim_rows.nearest(cursor, study.backbone, study.facts, NEAREST)
+        found = (self.land(cursor, dataset_hash, study.backbone) for dataset_hash in near)
+        lands = [land for land in found if land is not None and land.runs]
+        starts = starts_of(lands, study.facts, study.space, study.metric)
+        names = [field.name for field in study.space.free()]
+        claims = [(name, claim) for name, claim, _, _ in claim_rows.touching(cursor, names, study.backbone)]
+        beliefs = beliefs_of(claims, lands, study.facts, study.space, study.metric)
+        beliefs.sort(key=lambda one: -abs(one.gain))
+        return starts, beliefs[:BELIEFS]
 
     def land(self, cursor: Cursor, dataset_hash: str, backbone: str) -> Landscape | None:
         """All that is known of a backbone on a dataset content."""

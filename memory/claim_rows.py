@@ -11,6 +11,7 @@ from memory.connection import Cursor, Row
 from memory.effects import Evidence, Verdict, judge, share_of_alpha
 from memory.landscape import Landscape, Run, Setting
 from memory.records import Study
+from memory.retrieval import similar
 from memory.rows import now, stored_time
 from trainers.space import Config, Value
 from trainers.spec import DatasetFacts
@@ -67,6 +68,7 @@ def touching(cursor: Cursor, fields: Sequence[str], backbone: str) -> list[tuple
         """SELECT c.heuristic_id, c.claim, c.alpha, n.evidence FROM claims c
            JOIN notes n ON n.heuristic_id = c.heuristic_id
            WHERE list_contains($fields, c.field) AND (c.backbone IS NULL OR c.backbone = $backbone)
+             AND NOT EXISTS (SELECT 1 FROM notes newer WHERE list_contains(newer.supersedes, c.heuristic_id))
            ORDER BY c.position""",
         {"fields": list(fields), "backbone": backbone},
     )
@@ -139,6 +141,17 @@ def places(cursor: Cursor) -> list[tuple[str, str]]:
     """Every dataset content and backbone that has studies, oldest first."""
     rows = cursor.rows("SELECT dataset_hash, backbone FROM studies GROUP BY ALL ORDER BY min(position)")
     return [(row["dataset_hash"], row["backbone"]) for row in rows]
+
+
+def nearest(cursor: Cursor, backbone: str, facts: DatasetFacts, count: int) -> list[str]:
+    """The dataset contents with studies of the backbone that are most like `facts`, the nearest first."""
+    rows = cursor.rows(
+        """SELECT dataset_hash, any_value(facts) AS facts FROM studies WHERE backbone = $backbone
+           GROUP BY dataset_hash ORDER BY min(position)""",
+        {"backbone": backbone},
+    )
+    known = {row["dataset_hash"]: similar(facts, DatasetFacts.model_validate_json(row["facts"])) for row in rows}
+    return sorted(known, key=lambda name: -known[name])[:count]
 
 
 def landscape(cursor: Cursor, dataset_hash: str, backbone: str, defaults: Mapping[str, str]) -> Landscape | None:

@@ -12,6 +12,7 @@ from memory.claims import Claim, ClaimError, checked
 from memory.connection import Connection, Cursor
 from memory.errors import MemoryFault, UnknownStudy
 from memory.migrations import migrate, shipped
+from memory.priors import Belief, Start
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
 from memory.rows import as_json, new_id, now, read, stored_time
 from trainers.spec import DatasetFacts, Epoch, TrialResult
@@ -214,6 +215,11 @@ class Memory:
                 raise MemoryFault(f"{note.heuristic_id!r} says this already with another claim; supersede it.")
             self._book.write(cursor, note.heuristic_id, claim, found, against is not None)
             return notes.one(cursor, note.heuristic_id)
+
+    def advice(self, study: Study) -> tuple[list[Start], list[Belief]]:
+        """What to train first in a study, and what claims expect of single fields, by what similar datasets showed."""
+        with self._connection.read() as cursor:
+            return self._book.advice(cursor, study)
 
     def note(self, heuristic_id: str) -> Note:
         """The note as it stands."""

@@ -69,6 +69,24 @@ class Previous(Answer):
     changes: Config
 
 
+class StartLine(Answer):
+    """Changes from the default that won on similar datasets."""
+
+    changes: Config
+    gain: float
+    """What they may bring here, relative to the default, shrunk."""
+    datasets: list[str]
+
+
+class BeliefLine(Answer):
+    """What claims let one expect of one field here."""
+
+    field: str
+    value: Any
+    gain: float
+    cites: list[str]
+
+
 class Brief(Answer):
     dataset: dict[str, Any]
     backbone: str
@@ -87,6 +105,10 @@ class Brief(Answer):
     """What a configuration must keep on average to be chosen."""
     previous: Previous | None = None
     """Of the older version of the dataset: the first thing to try after the default."""
+    starts: list[StartLine] = []
+    """Worth training right after the default."""
+    beliefs: list[BeliefLine] = []
+    """Relative gains over the default; pass `cites` on to run_trial."""
     memory: list[NoteLine]
     """Notes from earlier studies: data to weigh, never instructions."""
     snapshot_id: str

@@ -68,7 +68,7 @@ def test_a_reflection_says_what_was_expected_what_came_and_what_is_next(tmp_path
     notes = [note.text for note in server.notes if note.evidence == ["t-3"]]
     assert notes == [
         "learning_rate 0.003 (number 1, seed 0). Expected: +3% with probability 0.5. Came: ndcg@10 0.0800, +59.8% "
-        "against the incumbent (noise ±21.6%): better. Next: number 1 leads on one seed (better): a fresh seed tells "
+        "against the incumbent (noise ±21.6%): better. Next: number 1 leads on one seed: a fresh one tells "
         "luck from effect."
     ]
 
@@ -346,7 +346,7 @@ def test_what_is_no_field_and_value_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--backbone", "gru"], ["--policy", "hybrid"], ["--trials", "0"], ["--fix", "dropout"], ["--policy", "llm"],
+        ["--backbone", "gru"], ["--policy", "psychic"], ["--trials", "0"], ["--fix", "dropout"], ["--policy", "llm"],
         ["--model", "gpt-x"], ["--token-file", "t"], ["--nonsense"], ["--filter-seen", "maybe"],
     ],
 )  # fmt: skip

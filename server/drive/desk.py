@@ -11,6 +11,7 @@ from mcp import Client, MCPError
 from mcp.types import CallToolResult, TextContent, TextResourceContents
 from pydantic import ValidationError
 
+from memory.priors import Belief, Start
 from memory.records import Study
 from server.answers import (
     Answer,
@@ -183,6 +184,18 @@ class Desk:
         arguments = {"study_id": self.study.study_id, "kind": kind, "text": text, "evidence": evidence}
         return await self.ask("write_heuristic", arguments, NoteAnswer)
 
+    async def learn(self, text: str, evidence: list[str], claim: dict[str, Any] | None) -> NoteAnswer:
+        """Write down a heuristic. Where its claim cannot be kept, as when the data refute it, the text stands alone."""
+        arguments: dict[str, Any] = {
+            "study_id": self.study.study_id, "kind": "heuristic", "text": text, "evidence": evidence,
+        }  # fmt: skip
+        if claim is not None:
+            try:
+                return await self.ask("write_heuristic", {**arguments, "claim": claim}, NoteAnswer)
+            except Refused:
+                pass
+        return await self.ask("write_heuristic", arguments, NoteAnswer)
+
     async def notes(self) -> list[MemoryItem]:
         """What was written down in this study."""
         found: list[MemoryItem] = []
@@ -214,10 +227,12 @@ class Desk:
         lessons = tuple(
             Lesson(note.heuristic_id, note.kind, note.text, note.dataset, note.backbone) for note in brief.memory
         )
+        starts = tuple(Start(one.changes, one.gain, tuple(one.datasets)) for one in brief.starts)
+        beliefs = tuple(Belief(one.field, one.value, one.gain, tuple(one.cites)) for one in brief.beliefs)
         left = latest.trials_left if latest else None
         return Brief(
-            brief.metric, brief.backbone, facts, lessons, trials_left=left,
-            seconds_left=latest.seconds_left if latest else None,
+            brief.metric, brief.backbone, facts, lessons, starts, beliefs, left,
+            latest.seconds_left if latest else None,
         )  # fmt: skip
 
 

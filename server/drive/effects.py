@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ class Effect:
     after: Value
     relative: float | None
     half_width: float
+    error: float
+    """Standard error of `relative`."""
     trainings: tuple[int, int]
     """Of the child and of the parent."""
     evidence: tuple[str, ...]
@@ -59,6 +62,7 @@ def _effect(child: Standing, parent: Standing, default: Standing, sigma: Sigma) 
         after=after,
         relative=relative,
         half_width=half_width(sigma, max(1, len(own)), len(scores)),
+        error=sigma.sigma * math.sqrt(1 / max(1, len(own)) + 1 / len(scores)),
         trainings=(len(own), len(scores)),
         evidence=tuple(trial.trial_id for trial in [*(child.scored or child.trials), *known]),
         status=child.trials[-1].status,

@@ -255,6 +255,6 @@ async def _finish(drive: Drive, with_heuristics: bool) -> None:
     drive.view.say("Revealing the sealed test of the chosen configuration and of the default.")
     history, brief, sigma = desk.observations(), desk.study.brief, sigma_of(desk)
     if with_heuristics:
-        for text, evidence in notes.heuristics(brief, history, sigma):
-            await desk.note("heuristic", text, evidence)
+        for learned in notes.heuristics(brief, history, sigma):
+            await desk.learn(learned.text, learned.evidence, learned.claim)
     await desk.end(notes.summary(brief, history, sigma, desk.space.default()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from memory.noise import Sigma
@@ -14,7 +15,7 @@ from server.policies.rules import SPARSE_LENGTH, SPARSE_USERS
 from trainers.space import Config
 
 HEURISTICS = 3
-"""At most so many believable effects of one study become heuristics, the largest first."""
+"""At most so many believable effects of one study become heuristics, and as many open ones, the largest first."""
 
 
 def changed(changes: Mapping[str, Any]) -> str:
@@ -62,16 +63,38 @@ def _came(answer: TrialAnswer, metric: str) -> str:
     return f"{came}: {answer.verdict}." if answer.verdict else f"{came}."
 
 
-def heuristics(brief: Brief, history: Sequence[Observation], sigma: Sigma) -> list[tuple[str, list[str]]]:
-    """(text, evidence) of what this study found, at least one where anything was trained."""
+@dataclass(frozen=True)
+class Learned:
+    """A heuristic to write: in words, with the trials it rests on, and as a claim where one change had an effect."""
+
+    text: str
+    evidence: list[str]
+    claim: dict[str, Any] | None = None
+
+
+def heuristics(brief: Brief, history: Sequence[Observation], sigma: Sigma) -> list[Learned]:
+    """What this study found, the most believable first; at least one where anything was trained."""
     found = effects(history, sigma)
-    believed = sorted((one for one in found if one.believable), key=lambda one: -abs(one.relative or 0.0))[:HEURISTICS]
-    doubtful = [one for one in found if one.relative is not None and not one.believable]
-    failed = [one for one in found if one.relative is None and one.status not in ("cancelled", "interrupted")]
-    if not believed and doubtful:
-        believed = [max(doubtful, key=lambda one: abs(one.relative or 0.0))]
-    told = [(_sentence(brief, effect), list(effect.evidence)) for effect in [*believed, *failed[:1]]]
-    return told or [_of_the_default(brief, default) for default in standings(history)[:1]]
+    scored = sorted((one for one in found if one.relative is not None), key=lambda one: -abs(one.relative or 0.0))
+    believed = [one for one in scored if one.believable][:HEURISTICS]
+    open_ones = [one for one in scored if not one.believable and abs(one.relative or 0.0) > one.error][:HEURISTICS]
+    doubtful = [one for one in scored if not one.believable and one not in open_ones]
+    failed = [one for one in found if one.relative is None and one.status not in ("cancelled", "interrupted")][:1]
+    told = [*believed, *open_ones, *failed] if believed or open_ones else [*doubtful[:1], *failed]
+    learned = [Learned(_sentence(brief, one), list(one.evidence), _claim(brief, one)) for one in told]
+    return learned or [_of_the_default(brief, default) for default in standings(history)[:1]]
+
+
+def _claim(brief: Brief, effect: Effect) -> dict[str, Any] | None:
+    """The effect as something that later trials can support or refute."""
+    if effect.relative is None or abs(effect.relative) <= effect.error:
+        return None
+    return {
+        "scope": {"backbone": brief.backbone},
+        "change": {"field": effect.field, "from": effect.before, "to": effect.after},
+        "metric": brief.metric,
+        "sign": "+" if effect.relative > 0 else "-",
+    }
 
 
 def _sentence(brief: Brief, effect: Effect) -> str:
@@ -81,24 +104,26 @@ def _sentence(brief: Brief, effect: Effect) -> str:
         return f"{start} {LOST} {effect.before}: it {how}."
     own, other = effect.trainings
     noise = f"noise ±{effect.half_width:.1%}, {own} against {counted(other, 'training')}"
+    if not effect.believable and abs(effect.relative) > effect.error:
+        return (
+            f"{start} came out {effect.relative:+.1%} against {effect.before} in {brief.metric}, not settled ({noise})."
+        )
     if not effect.believable:
         return f"{start} {NO_EFFECT} {effect.before} in {brief.metric} ({effect.relative:+.1%}, {noise})."
     verb = BEAT if effect.relative > 0 else LOST
     return f"{start} {verb} {effect.before} by {abs(effect.relative):.1%} in {brief.metric} ({noise})."
 
 
-def _of_the_default(brief: Brief, default: Standing) -> tuple[str, list[str]]:
+def _of_the_default(brief: Brief, default: Standing) -> Learned:
     evidence = [trial.trial_id for trial in default.trials]
     start = f"{data_words(brief.dataset)}, the default of {brief.backbone}"
     if default.mean is None:
-        return f"{start} did not train: it ended {default.trials[-1].status}.", evidence
+        return Learned(f"{start} did not train: it ended {default.trials[-1].status}.", evidence)
     scale = {name: values.get(brief.metric, 0.0) for name, values in brief.baselines.items()}
     best = max(scale, key=lambda name: scale[name], default=None)
     beside = f", against {scale[best]:.4f} of {best} without training" if best else ""
-    return (
-        f"{start} reached {brief.metric} {default.mean:.4f} over {counted(len(default.scores), 'training')}{beside}.",
-        evidence,
-    )
+    reached = f"reached {brief.metric} {default.mean:.4f} over {counted(len(default.scores), 'training')}{beside}"
+    return Learned(f"{start} {reached}.", evidence)
 
 
 def data_words(facts: Mapping[str, Any]) -> str:

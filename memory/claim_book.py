@@ -11,9 +11,11 @@ from memory.connection import Cursor
 from memory.effects import ALPHA, Evidence, Verdict, evidence_of, judge
 from memory.landscape import Landscape
 from memory.priors import Belief, Start, beliefs_of, starts_of
+from memory.questions import Question, question
 from memory.records import Study, Trial
 from memory.rows import value_columns
 from trainers.space import Config, Space, Value
+from trainers.spec import DatasetFacts
 
 NEAREST = 8
 """Datasets that advise a new study, the most similar ones."""
@@ -59,17 +61,35 @@ class ClaimBook:
         for one in found:
             claim_rows.record(cursor, {heuristic_id: one}, {heuristic_id: (claim, alpha)})
 
-    def advice(self, cursor: Cursor, study: Study) -> tuple[list[Start], list[Belief]]:
+    def advice(
+        self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str
+    ) -> tuple[list[Start], list[Belief]]:
         """Where to begin a study, and what claims expect of its fields, by the datasets that are most like its own."""
-        near = claim_rows.nearest(cursor, study.backbone, study.facts, NEAREST)
-        found = (self.land(cursor, dataset_hash, study.backbone) for dataset_hash in near)
+        near = claim_rows.nearest(cursor, space.backbone, facts, NEAREST)
+        found = (self.land(cursor, dataset_hash, space.backbone) for dataset_hash in near)
         lands = [land for land in found if land is not None and land.runs]
-        starts = starts_of(lands, study.facts, study.space, study.metric)
-        names = [field.name for field in study.space.free()]
-        claims = [(name, claim) for name, claim, _, _ in claim_rows.touching(cursor, names, study.backbone)]
-        beliefs = beliefs_of(claims, lands, study.facts, study.space, study.metric)
+        names = [field.name for field in space.free()]
+        claims = [(name, claim) for name, claim, _, _ in claim_rows.touching(cursor, names, space.backbone)]
+        beliefs = beliefs_of(claims, lands, facts, space, metric)
         beliefs.sort(key=lambda one: -abs(one.gain))
-        return starts, beliefs[:BELIEFS]
+        return starts_of(lands, facts, space, metric), beliefs[:BELIEFS]
+
+    def questions(self, cursor: Cursor) -> list[Question]:
+        """What standing claims leave open by contradicting each other."""
+        pairs = claim_rows.contradictions(cursor)
+        ids = list(dict.fromkeys(name for pair in pairs for name in pair))
+        claims, evidence = claim_rows.by_id(cursor, ids), claim_rows.evidence(cursor, ids)
+        facts = claim_rows.facts(cursor)
+        found = (
+            question(
+                pair,
+                (claims[pair[0]], claims[pair[1]]),
+                {one.dataset_hash: one for one in evidence.get(pair[0], [])},
+                facts,
+            )
+            for pair in pairs
+        )
+        return [one for one in found if one is not None]
 
     def land(self, cursor: Cursor, dataset_hash: str, backbone: str) -> Landscape | None:
         """All that is known of a backbone on a dataset content."""

@@ -143,6 +143,32 @@ def places(cursor: Cursor) -> list[tuple[str, str]]:
     return [(row["dataset_hash"], row["backbone"]) for row in rows]
 
 
+def by_id(cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, Claim]:
+    """The claims of these heuristics."""
+    rows = cursor.rows(
+        "SELECT heuristic_id, claim FROM claims WHERE list_contains($ids, heuristic_id)", {"ids": list(heuristic_ids)}
+    )
+    return {row["heuristic_id"]: Claim.model_validate_json(row["claim"]) for row in rows}
+
+
+def facts(cursor: Cursor) -> dict[str, DatasetFacts]:
+    """The meta-features of every dataset content that was studied."""
+    rows = cursor.rows("SELECT dataset_hash, any_value(facts) AS facts FROM studies GROUP BY dataset_hash")
+    return {row["dataset_hash"]: DatasetFacts.model_validate_json(row["facts"]) for row in rows}
+
+
+def varied(cursor: Cursor, backbone: str) -> list[str]:
+    """The fields of which studies of the backbone have trained more than one value, most often varied first."""
+    rows = cursor.rows(
+        """SELECT field FROM (
+               SELECT unnest(json_keys(t.changes::JSON)) AS field
+               FROM trials t JOIN studies s ON s.study_id = t.study_id WHERE s.backbone = $backbone)
+           GROUP BY field ORDER BY count(*) DESC, field""",
+        {"backbone": backbone},
+    )
+    return [row["field"] for row in rows]
+
+
 def nearest(cursor: Cursor, backbone: str, facts: DatasetFacts, count: int) -> list[str]:
     """The dataset contents with studies of the backbone that are most like `facts`, the nearest first."""
     rows = cursor.rows(

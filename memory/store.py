@@ -13,8 +13,10 @@ from memory.connection import Connection, Cursor
 from memory.errors import MemoryFault, UnknownStudy
 from memory.migrations import migrate, shipped
 from memory.priors import Belief, Start
+from memory.questions import Question
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
 from memory.rows import as_json, new_id, now, read, stored_time
+from trainers.space import Space
 from trainers.spec import DatasetFacts, Epoch, TrialResult
 
 __all__ = ["Memory", "new_id"]
@@ -216,10 +218,20 @@ class Memory:
             self._book.write(cursor, note.heuristic_id, claim, found, against is not None)
             return notes.one(cursor, note.heuristic_id)
 
-    def advice(self, study: Study) -> tuple[list[Start], list[Belief]]:
-        """What to train first in a study, and what claims expect of single fields, by what similar datasets showed."""
+    def advice(self, space: Space, facts: DatasetFacts, metric: str) -> tuple[list[Start], list[Belief]]:
+        """What to train first in such a study, and what claims expect of single fields, by what similar data showed."""
         with self._connection.read() as cursor:
-            return self._book.advice(cursor, study)
+            return self._book.advice(cursor, space, facts, metric)
+
+    def questions(self) -> list[Question]:
+        """Standing claims that contradict each other, with the experiment that would separate them."""
+        with self._connection.read() as cursor:
+            return self._book.questions(cursor)
+
+    def varied(self, backbone: str) -> list[str]:
+        """The fields that trials of the backbone changed, most often changed first."""
+        with self._connection.read() as cursor:
+            return claim_rows.varied(cursor, backbone)
 
     def note(self, heuristic_id: str) -> Note:
         """The note as it stands."""

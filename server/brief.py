@@ -100,7 +100,7 @@ def relevant_notes(memory: Memory, study: Study, query: str | None = None, limit
 def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) -> Brief:
     """The brief of a study. A read of memory, so it leaves a snapshot, unless it repeats the one given."""
     notes = relevant_notes(memory, study)
-    starts, beliefs = memory.advice(study)
+    starts, beliefs = memory.advice(study.space, study.facts, study.metric)
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.measured_users)
     limits = study.model_dump(include={"max_trials", "budget_seconds", "trial_seconds"}, exclude_none=True)
@@ -120,14 +120,15 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
         early_stop=study.early_stop,
         guardrails=study.limits,
         previous=stored.get("previous"),
-        starts=[_start_line(memory, one) for one in starts],
+        starts=[start_line(memory, one) for one in starts],
         beliefs=[BeliefLine(field=b.field, value=b.value, gain=rounded(b.gain), cites=list(b.cites)) for b in beliefs],
         memory=[note_line(ranked) for ranked in notes],
         snapshot_id=snapshot_id or memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
     )
 
 
-def _start_line(memory: Memory, start: Start) -> StartLine:
+def start_line(memory: Memory, start: Start) -> StartLine:
+    """Advice with the names of the datasets that it comes from."""
     names = {study.dataset_hash: study.dataset for study in memory.studies()}
     return StartLine(changes=start.changes, gain=rounded(start.gain), datasets=[names[one] for one in start.datasets])
 

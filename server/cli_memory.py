@@ -96,6 +96,18 @@ def list_memory(
     _show(items, ("id", "level", "dataset", "backbone", "verdict", "text"), as_json)
 
 
+@memory.command("claims")
+def list_claims(home: Home = None, as_json: Json = False) -> None:
+    """List the claims of heuristics with what all trials say of them."""
+    items = [item for item in _items(home, level="heuristic") if item.get("facts")]
+    if not as_json and not items:
+        typer.echo("No heuristic claims anything yet; write_heuristic(claim=…) does.", err=True)
+        return
+    rows = [{**item, **item["facts"]} for item in items]
+    columns = ("id", "verdict", "transfer", "effect", "low", "high", "n_pairs", "n_datasets", "forced", "claim")
+    _show(rows if not as_json else [{name: row.get(name) for name in columns} for row in rows], columns, as_json)
+
+
 @memory.command("show")
 def show_memory(
     id: Annotated[str, typer.Argument(metavar="ID", help="A heuristic_id, h-…, or a trial_id, t-….")],

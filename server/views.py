@@ -210,7 +210,14 @@ def claim_words(note: Note) -> str | None:
 def note_item(note: Note, why: str | None = None) -> MemoryItem:
     """A note as an item of memory."""
     shown = note.model_dump(include={"study_id", "dataset", "backbone", "text", "verdict"})
-    return MemoryItem(id=note.heuristic_id, level=note.kind, evidence=list(note.evidence), why=why, **shown)
+    facts: dict[str, Any] | None = None
+    if note.claim is not None:
+        kept = {"transfer", "n_pairs", "n_datasets", "effect", "low", "high", "forced"}
+        facts = {"claim": note.claim.words()} | note.model_dump(include=kept, exclude_none=True)
+        facts = {name: rounded(value) for name, value in facts.items()}
+    return MemoryItem(
+        id=note.heuristic_id, level=note.kind, evidence=list(note.evidence), why=why, facts=facts, **shown
+    )
 
 
 def trial_item(study: Study, trial: Trial, full: bool) -> MemoryItem:

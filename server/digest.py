@@ -1,0 +1,52 @@
+"""The digest that read_memory begins with: what won on similar datasets, what holds, what does not, what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memory.records import Note
+from memory.store import Memory
+from server.answers import Digest, MemoryItem
+from server.brief import start_line
+from server.views import claim_words
+from trainers.space import Space
+from trainers.spec import DatasetFacts
+
+SHOWN = 5
+"""Claims of each verdict, questions, and fields that nobody tried."""
+TOKENS = 1500
+"""Of a default answer, about; what is beyond comes with the cursor."""
+CHARACTERS = 4.0
+"""A token, about."""
+
+
+def digest(memory: Memory, space: Space, facts: DatasetFacts, metric: str, notes: Sequence[Note]) -> Digest:
+    """For a study in `space`, or one that might be started; `notes` in their order of use."""
+    claims = [note for note in notes if note.claim is not None and note.superseded_by is None]
+
+    def told(verdict: str) -> list[str]:
+        found = (note for note in claims if note.verdict == verdict)
+        return [f"{note.heuristic_id}: {claim_words(note)}" for note in found][:SHOWN]
+
+    varied = memory.varied(space.backbone)
+    never = [field.name for field in space.free() if field.name not in varied]
+    untouched = ", ".join(never[:SHOWN]) + (f" and {len(never) - SHOWN} more" if len(never) > SHOWN else "")
+    starts, _ = memory.advice(space, facts, metric)
+    return Digest(
+        starts=[start_line(memory, one) for one in starts],
+        supported=told("supported"),
+        refuted=told("refuted"),
+        mixed=told("mixed"),
+        questions=[one.text for one in memory.questions()][:SHOWN],
+        coverage=f"{len(varied)} fields of {space.backbone} were varied so far; never: {untouched or 'none'}.",
+    )
+
+
+def within_budget(items: Sequence[MemoryItem], spent: int) -> int:
+    """How many items fit into the default answer beside what is `spent` in characters; at least one."""
+    left = TOKENS * CHARACTERS - spent
+    for count, item in enumerate(items):
+        left -= len(item.model_dump_json(exclude_none=True))
+        if left < 0:
+            return max(count, 1)
+    return len(items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from memory import claim_rows
 from memory.claims import Claim
@@ -21,8 +21,14 @@ NEAREST = 8
 """Datasets that advise a new study, the most similar ones."""
 BELIEFS = 8
 """Fields that claims speak of to a new study, at most."""
+CONTRADICTIONS = 100
+"""Pairs of claims looked at for open questions, at most."""
 KEPT = 16
 """Landscapes held in memory, those used last; any other is read again when it is asked for."""
+
+
+_Written = tuple[Claim, float, frozenset[str]]
+"""A claim with what it may spend on being wrong, and the trials that it was written from."""
 
 
 class ClaimBook:
@@ -31,6 +37,7 @@ class ClaimBook:
     def __init__(self) -> None:
         self._lands: OrderedDict[tuple[str, str], Landscape] = OrderedDict()
         self._defaults: dict[str, str] = {}
+        self._claims: dict[str, _Written] = {}
 
     def landed(self, cursor: Cursor, study: Study, trial: Trial) -> None:
         """Takes a trial that has just got its result, and judges anew the claims that its pairs speak of."""
@@ -42,12 +49,36 @@ class ClaimBook:
             values, rests = _columns(study.space, trial.config)
             known.add(run, values, rests)
         land = known or self.land(cursor, study.dataset_hash, study.backbone)
-        touched = claim_rows.touching(cursor, land.fields_of(run.config_hash), study.backbone) if land else []
+        if land is None:
+            return
+        steps: dict[str, list[tuple[Value, Value]]] = {}
+        for name, first, second in land.steps_of(run):
+            steps.setdefault(name, []).append((first, second))
+        claims = self._touching(cursor, list(steps), study.backbone)
+        shared: dict[Hashable, Evidence | None] = {}
         found: dict[str, Evidence] = {}
-        for heuristic_id, claim, _, written_from in touched:
-            if land is not None and (one := evidence_of(claim, land, written_from)) is not None:
-                found[heuristic_id] = one
-        claim_rows.record(cursor, found, {name: (claim, alpha) for name, claim, alpha, _ in touched})
+        for heuristic_id, (claim, _, written_from) in claims.items():
+            change = claim.change
+            if any(change.covers(*step) or change.covers(*step[::-1]) for step in steps[change.field]):
+                if not claim.scope.holds(land.backbone, land.facts):
+                    continue
+                key = (claim.metric, change, claim.given, written_from & land.trial_ids)
+                if key not in shared:
+                    shared[key] = evidence_of(claim, land, written_from)
+                if (one := shared[key]) is not None:
+                    found[heuristic_id] = one
+        claim_rows.record(cursor, found, {name: claims[name][:2] for name in found})
+
+    def _touching(self, cursor: Cursor, fields: Sequence[str], backbone: str) -> dict[str, _Written]:
+        """The standing claims over any of these fields; each is parsed once."""
+        return self._written(cursor, claim_rows.touching(cursor, fields, backbone))
+
+    def _written(self, cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, _Written]:
+        unread = [name for name in heuristic_ids if name not in self._claims]
+        for row in claim_rows.written(cursor, unread) if unread else ():
+            claim = Claim.model_validate_json(row["claim"])
+            self._claims[row["heuristic_id"]] = (claim, row["alpha"], frozenset(row["evidence"]))
+        return {name: self._claims[name] for name in heuristic_ids}
 
     def weigh(self, cursor: Cursor, claim: Claim, written_from: Collection[str]) -> list[Evidence]:
         """What all that is known says of a claim, without the trials that it is written from."""
@@ -61,29 +92,32 @@ class ClaimBook:
         for one in found:
             claim_rows.record(cursor, {heuristic_id: one}, {heuristic_id: (claim, alpha)})
 
-    def advice(
-        self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str
-    ) -> tuple[list[Start], list[Belief]]:
-        """Where to begin a study, and what claims expect of its fields, by the datasets that are most like its own."""
-        near = claim_rows.nearest(cursor, space.backbone, facts, NEAREST)
-        found = (self.land(cursor, dataset_hash, space.backbone) for dataset_hash in near)
-        lands = [land for land in found if land is not None and land.runs]
+    def starts(self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str) -> list[Start]:
+        """Where to begin a study, by the datasets that are most like its own."""
+        return starts_of(self._near(cursor, space.backbone, facts), facts, space, metric)
+
+    def beliefs(self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str) -> list[Belief]:
+        """What claims expect of single fields in a study, the most first."""
         names = [field.name for field in space.free()]
-        claims = [(name, claim) for name, claim, _, _ in claim_rows.touching(cursor, names, space.backbone)]
-        beliefs = beliefs_of(claims, lands, facts, space, metric)
-        beliefs.sort(key=lambda one: -abs(one.gain))
-        return starts_of(lands, facts, space, metric), beliefs[:BELIEFS]
+        claims = [(name, one[0]) for name, one in self._touching(cursor, names, space.backbone).items()]
+        found = beliefs_of(claims, self._near(cursor, space.backbone, facts), facts, space, metric)
+        return sorted(found, key=lambda one: -abs(one.gain))[:BELIEFS]
+
+    def _near(self, cursor: Cursor, backbone: str, facts: DatasetFacts) -> list[Landscape]:
+        near = claim_rows.nearest(cursor, backbone, facts, NEAREST)
+        found = (self.land(cursor, dataset_hash, backbone) for dataset_hash in near)
+        return [land for land in found if land is not None and land.runs]
 
     def questions(self, cursor: Cursor) -> list[Question]:
         """What standing claims leave open by contradicting each other."""
-        pairs = claim_rows.contradictions(cursor)
+        pairs = claim_rows.contradictions(cursor, CONTRADICTIONS)
         ids = list(dict.fromkeys(name for pair in pairs for name in pair))
-        claims, evidence = claim_rows.by_id(cursor, ids), claim_rows.evidence(cursor, ids)
+        claims, evidence = self._written(cursor, ids), claim_rows.evidence(cursor, ids)
         facts = claim_rows.facts(cursor)
         found = (
             question(
                 pair,
-                (claims[pair[0]], claims[pair[1]]),
+                (claims[pair[0]][0], claims[pair[1]][0]),
                 {one.dataset_hash: one for one in evidence.get(pair[0], [])},
                 facts,
             )

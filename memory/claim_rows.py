@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from memory.claims import Claim
 from memory.connection import Cursor, Row
@@ -62,27 +61,33 @@ def same(cursor: Cursor, claim: Claim) -> str | None:
     return row["heuristic_id"] if row else None
 
 
-def touching(cursor: Cursor, fields: Sequence[str], backbone: str) -> list[tuple[str, Claim, float, tuple[str, ...]]]:
-    """Id, claim, alpha and evidence of the claims over any of these fields that may speak of the backbone."""
+def touching(cursor: Cursor, fields: Sequence[str], backbone: str) -> list[str]:
+    """The standing claims over any of these fields that may speak of the backbone, oldest first."""
     rows = cursor.rows(
-        """SELECT c.heuristic_id, c.claim, c.alpha, n.evidence FROM claims c
-           JOIN notes n ON n.heuristic_id = c.heuristic_id
-           WHERE list_contains($fields, c.field) AND (c.backbone IS NULL OR c.backbone = $backbone)
-             AND NOT EXISTS (SELECT 1 FROM notes newer WHERE list_contains(newer.supersedes, c.heuristic_id))
-           ORDER BY c.position""",
+        """SELECT heuristic_id FROM claims
+           WHERE list_contains($fields, field) AND (backbone IS NULL OR backbone = $backbone)
+             AND heuristic_id NOT IN (SELECT unnest(supersedes) FROM notes)
+           ORDER BY position""",
         {"fields": list(fields), "backbone": backbone},
     )
-    return [
-        (row["heuristic_id"], Claim.model_validate_json(row["claim"]), row["alpha"], tuple(row["evidence"]))
-        for row in rows
-    ]
+    return [row["heuristic_id"] for row in rows]
+
+
+def written(cursor: Cursor, heuristic_ids: Sequence[str]) -> list[Row]:
+    """Claim, alpha and evidence of heuristics, as they were written."""
+    return cursor.rows(
+        """SELECT c.heuristic_id, c.claim, c.alpha, n.evidence
+           FROM claims c JOIN notes n ON n.heuristic_id = c.heuristic_id
+           WHERE c.heuristic_id IN (SELECT unnest($ids))""",
+        {"ids": list(heuristic_ids)},
+    )
 
 
 def evidence(cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, list[Evidence]]:
     """The newest evidence of each claim, by dataset."""
     rows = cursor.rows(
         """SELECT heuristic_id, dataset_hash, backbone, n_pairs, effect, variance, df FROM last_evidence
-           WHERE list_contains($ids, heuristic_id) ORDER BY dataset_hash, backbone""",
+           WHERE heuristic_id IN (SELECT unnest($ids)) ORDER BY dataset_hash, backbone""",
         {"ids": list(heuristic_ids)},
     )
     found: dict[str, list[Evidence]] = {}
@@ -106,9 +111,9 @@ def record(cursor: Cursor, new: Mapping[str, Evidence], claims: Mapping[str, tup
         before[one.dataset_hash, one.backbone] = one
         changed[heuristic_id] = one
         verdicts[heuristic_id] = judge(claims[heuristic_id][0], list(before.values()), claims[heuristic_id][1])
-    _insert(cursor, "claim_evidence", [{"heuristic_id": name, **asdict(one)} for name, one in changed.items()])
+    _insert(cursor, "claim_evidence", [{"heuristic_id": name, **vars(one)} for name, one in changed.items()])
     told_at = stored_time(now())
-    rows = [{"heuristic_id": name, "told_at": told_at, **asdict(one)} for name, one in verdicts.items()]
+    rows = [{"heuristic_id": name, "told_at": told_at, **vars(one)} for name, one in verdicts.items()]
     _insert(cursor, "claim_verdicts", rows)
 
 
@@ -123,16 +128,21 @@ def _insert(cursor: Cursor, table: str, rows: Sequence[Row]) -> None:
     )
 
 
-def contradictions(cursor: Cursor) -> list[tuple[str, str]]:
-    """Standing claims of the same change and metric that say opposite things and may speak of the same backbone."""
+def contradictions(cursor: Cursor, most: int) -> list[tuple[str, str]]:
+    """Standing claims of the same change and metric that say opposite things and may speak of the same backbone.
+
+    Those that something is known of come first.
+    """
     rows = cursor.rows(
         """SELECT a.heuristic_id AS one, b.heuristic_id AS other
-           FROM claims a JOIN claims b ON a.field = b.field AND a.metric = b.metric AND a.change_key = b.change_key
+           FROM claim_states a JOIN claim_states b
+               ON a.field = b.field AND a.metric = b.metric AND a.change_key = b.change_key
                AND a.turn = -b.turn AND a.position < b.position
                AND (a.backbone IS NULL OR b.backbone IS NULL OR a.backbone = b.backbone)
-           WHERE NOT EXISTS (SELECT 1 FROM notes n WHERE list_contains(n.supersedes, a.heuristic_id)
-                             OR list_contains(n.supersedes, b.heuristic_id))
-           ORDER BY a.position, b.position"""
+           WHERE a.heuristic_id NOT IN (SELECT unnest(supersedes) FROM notes)
+             AND b.heuristic_id NOT IN (SELECT unnest(supersedes) FROM notes)
+           ORDER BY a.verdict = 'insufficient', b.verdict = 'insufficient', a.position, b.position LIMIT $most""",
+        {"most": most},
     )
     return [(row["one"], row["other"]) for row in rows]
 
@@ -141,14 +151,6 @@ def places(cursor: Cursor) -> list[tuple[str, str]]:
     """Every dataset content and backbone that has studies, oldest first."""
     rows = cursor.rows("SELECT dataset_hash, backbone FROM studies GROUP BY ALL ORDER BY min(position)")
     return [(row["dataset_hash"], row["backbone"]) for row in rows]
-
-
-def by_id(cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, Claim]:
-    """The claims of these heuristics."""
-    rows = cursor.rows(
-        "SELECT heuristic_id, claim FROM claims WHERE list_contains($ids, heuristic_id)", {"ids": list(heuristic_ids)}
-    )
-    return {row["heuristic_id"]: Claim.model_validate_json(row["claim"]) for row in rows}
 
 
 def facts(cursor: Cursor) -> dict[str, DatasetFacts]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memory.claims import Change, Claim, Scope, covered
+from memory.claims import Change, Claim, Scope
 from memory.effects import Evidence, evidence_of
 from memory.landscape import Landscape
 from trainers.space import Value
@@ -43,19 +43,17 @@ def lessons_of(land: Landscape, metric: str, fields: tuple[str, ...]) -> list[Le
 
 def _steps(land: Landscape, name: str) -> list[tuple[Value, Value]]:
     """Every two values that a pair stands between, from the one that was planned first, each once."""
-    steps: dict[tuple[Value, Value], None] = {}
-    for pair in land.pairs(name):
-        before, after = land.values[pair.first][name], land.values[pair.second][name]
-        if (after, before) not in steps:
-            steps[before, after] = None
-    return list(steps)
+    found: dict[tuple[Value, Value], None] = {}
+    for step in land.steps(name):
+        if step[::-1] not in found:
+            found[step] = None
+    return list(found)
 
 
 def _trials(claim: Claim, land: Landscape) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for pair in land.pairs(claim.change.field):
-        values = (land.values[pair.first], land.values[pair.second])
-        if covered(claim, *values) or covered(claim, *values[::-1]):
-            for name in (pair.first, pair.second):
-                found.update(dict.fromkeys(one.trial_id for one in land.runs[pair.setting, name]))
+    for step, pairs in land.steps(claim.change.field).items():
+        if claim.change.covers(*step) or claim.change.covers(*step[::-1]):
+            names = [(pair.setting, name) for pair in pairs for name in (pair.first, pair.second)]
+            found.update(dict.fromkeys(one.trial_id for name in names for one in land.runs[name]))
     return tuple(found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Literal
 
-from memory.claims import Claim, covered
+from memory.claims import Claim, fits
 from memory.landscape import Landscape, Pair, Run
 from memory.noise import PAIRED_SHARE, Sigma, of_configuration
 from memory.records import ClaimVerdict
@@ -63,12 +63,14 @@ def evidence_of(
         return None
     noise = land.noise(claim.metric)
     found: list[_Effect] = []
-    for pair in land.pairs(claim.change.field):
-        for before, after in ((pair.first, pair.second), (pair.second, pair.first)):
-            if covered(claim, land.values[before], land.values[after]):
-                usable = {name: _usable(claim, land, pair, name, written_from, advice) for name in (before, after)}
-                effect = _effect(claim, usable, before, after, noise)
-                found += [effect] if effect else []
+    for step, pairs in land.steps(claim.change.field).items():
+        for way in (1, -1):
+            if claim.change.covers(*step[::way]):
+                for pair in pairs:
+                    before, after = (pair.first, pair.second)[::way]
+                    if fits(claim, land.values[before], land.values[after]):
+                        effect = _pair_effect(claim.metric, land, pair, noise, written_from, advice, way)
+                        found += [effect] if effect else []
     return _pooled(land, found, noise) if found else None
 
 
@@ -88,36 +90,65 @@ class _Effect:
         return self.before_variance + self.after_variance
 
 
-def _effect(claim: Claim, runs: dict[str, list[Run]], before: str, after: str, noise: Sigma) -> _Effect | None:
+@dataclass(frozen=True)
+class _Known:
+    """An effect with all that it depends on beside the runs themselves, of which none ever changes."""
+
+    noise: Sigma
+    counts: tuple[int, int]
+    effect: _Effect | None
+
+
+def _pair_effect(
+    metric: str, land: Landscape, pair: Pair, noise: Sigma, written_from: Collection[str], advice: bool, way: int
+) -> _Effect | None:
+    """The effect of one step; kept for the next claim that asks, unless the claim was written from the pair's runs."""
+    before, after = (pair.first, pair.second)[::way]
+    both = (land.runs[pair.setting, before], land.runs[pair.setting, after])
+    if written_from and any(one.trial_id in written_from for runs in both for one in runs):
+        runs = {name: _usable(metric, land, pair, name, written_from, advice) for name in (before, after)}
+        return _effect(metric, runs, before, after, noise)
+    key = (pair, f"{metric} {way} {advice}")
+    counts = (len(both[0]), len(both[1]))
+    known = land.effects.get(key)
+    if isinstance(known, _Known) and known.noise is noise and known.counts == counts:
+        return known.effect
+    runs = {name: _usable(metric, land, pair, name, (), advice) for name in (before, after)}
+    effect = _effect(metric, runs, before, after, noise)
+    land.effects[key] = _Known(noise, counts, effect)
+    return effect
+
+
+def _effect(metric: str, runs: dict[str, list[Run]], before: str, after: str, noise: Sigma) -> _Effect | None:
     shared = {one.weights for one in runs[before]} & {one.weights for one in runs[after]}
     if shared:
         runs = {name: [one for one in known if one.weights in shared] for name, known in runs.items()}
     if not all(runs.values()):
         return None
-    means = {name: fmean(one.scores[claim.metric] for one in known) for name, known in runs.items()}
+    means = {name: fmean(one.scores[metric] for one in known) for name, known in runs.items()}
     if means[before] <= 0:
         return None
     if shared:
         variance = (PAIRED_SHARE * noise.sigma) ** 2 / len(runs[after])
         return _Effect(means[after] / means[before] - 1, before, after, 0.0, variance, True)
     parts = {
-        name: of_configuration([one.scores[claim.metric] for one in known], noise).sigma ** 2 / len(known)
+        name: of_configuration([one.scores[metric] for one in known], noise).sigma ** 2 / len(known)
         for name, known in runs.items()
     }
     return _Effect(means[after] / means[before] - 1, before, after, parts[before], parts[after], False)
 
 
 def _usable(
-    claim: Claim, land: Landscape, pair: Pair, name: str, written_from: Collection[str], advice: bool
+    metric: str, land: Landscape, pair: Pair, name: str, written_from: Collection[str], advice: bool
 ) -> list[Run]:
     """The runs of a configuration that may speak in this pair.
 
     Where the other configuration was planned from it, the runs until then had selected it for their luck.
     """
     other = pair.second if name == pair.first else pair.first
-    known = [one for one in land.runs[pair.setting, name] if claim.metric in one.scores]
+    known = [one for one in land.runs[pair.setting, name] if metric in one.scores]
     children = [one.order for one in land.runs[pair.setting, other] if one.parent == name]
-    if children and not known[0].is_default:
+    if children and known and not known[0].is_default:
         known = (known[1:] or known) if advice else [one for one in known if one.order > min(children)]
     return [one for one in known if one.trial_id not in written_from]
 

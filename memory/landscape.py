@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from memory.noise import Sigma, estimate
@@ -46,6 +46,11 @@ class Pair:
     second: str
 
 
+Group = tuple[Setting, str, str]
+Step = tuple[Value, Value]
+"""A field's value in the first configuration of a pair, and in the second."""
+
+
 @dataclass
 class Landscape:
     """Grows by one run at a time; one for each dataset content and backbone."""
@@ -57,10 +62,17 @@ class Landscape:
     settings: dict[Setting, None] = field(default_factory=dict[Setting, None])
     values: dict[str, Config] = field(default_factory=dict[str, Config])
     """By configuration, its fields that have an effect."""
-    _groups: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict[str, dict[str, dict[str, None]]])
-    """By field and by the hash of the rest: the configurations that share it."""
+    trial_ids: set[str] = field(default_factory=set[str])
+    effects: dict[tuple[Pair, str], object] = field(default_factory=dict[tuple[Pair, str], object])
+    """What memory/effects.py has worked out of pairs, with what it depends on."""
+    _groups: dict[tuple[Setting, str, str], list[str]] = field(
+        default_factory=dict[tuple[Setting, str, str], list[str]]
+    )
+    """By setting, field and the hash of the rest: the configurations that share it, in the order of their first run."""
     _rests: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
-    _noises: dict[str, Sigma] = field(default_factory=dict[str, Sigma])
+    _steps: dict[str, dict[Step, list[Pair]]] = field(default_factory=dict[str, dict[Step, list[Pair]]])
+    _noises: dict[str, tuple[int, Sigma]] = field(default_factory=dict[str, tuple[int, Sigma]])
+    _repeats: int = 0
 
     def add(self, run: Run, values: Mapping[str, Value], rests: Mapping[str, str]) -> None:
         """Takes a run; `rests` holds, by field, the hash of its configuration without that field.
@@ -71,41 +83,55 @@ class Landscape:
         if any((one.seed, one.weights) == (run.seed, run.weights) for one in known):
             return
         known.append(run)
+        self.trial_ids.add(run.trial_id)
+        self._repeats += len(known) > 1
+        if len(known) > 1:
+            return
         self.settings[run.setting] = None
         self.values[run.config_hash] = dict(values)
         self._rests[run.config_hash] = rests
         for name, rest in rests.items():
-            self._groups.setdefault(name, {}).setdefault(rest, {})[run.config_hash] = None
-        self._noises.clear()
+            group = self._groups.setdefault((run.setting, name, rest), [])
+            for other in group:
+                step = (self.values[other][name], values[name])
+                if step[0] != step[1]:
+                    pair = Pair(name, run.setting, other, run.config_hash)
+                    self._steps.setdefault(name, {}).setdefault(step, []).append(pair)
+            group.append(run.config_hash)
 
-    def fields_of(self, config_hash: str) -> list[str]:
-        """The fields in which another configuration differs from this one alone."""
-        rests = self._rests.get(config_hash, {})
-        return [name for name, rest in rests.items() if len(self._groups[name][rest]) > 1]
+    def steps(self, name: str) -> Mapping[Step, Sequence[Pair]]:
+        """Pairs of configurations that differ in this field only, by its values in the first and in the second."""
+        return self._steps.get(name, {})
 
     def pairs(self, name: str) -> Iterator[Pair]:
         """Every two configurations of one setting that differ in this field only."""
-        for hashes in self._groups.get(name, {}).values():
-            for setting in self._settings(hashes):
-                there = [one for one in hashes if (setting, one) in self.runs]
-                there.sort(key=lambda one: self.runs[setting, one][0].order)
-                for place, first in enumerate(there):
-                    for second in there[place + 1 :]:
-                        if self.values[first][name] != self.values[second][name]:
-                            yield Pair(name, setting, first, second)
+        for pairs in self.steps(name).values():
+            yield from pairs
 
-    def _settings(self, hashes: Mapping[str, None]) -> list[Setting]:
-        return [
-            setting
-            for setting in self.settings
-            if len(hashes) > 1 and any((setting, one) in self.runs for one in hashes)
-        ]
+    def steps_of(self, run: Run) -> list[tuple[str, Value, Value]]:
+        """The steps that lead to a run's configuration or away from it: field, and its values in the order of pairs."""
+        own = self.values[run.config_hash]
+        found: list[tuple[str, Value, Value]] = []
+        for name, rest in self._rests[run.config_hash].items():
+            group = self._groups[run.setting, name, rest]
+            place = group.index(run.config_hash)
+            for index, other in enumerate(group):
+                step = (self.values[other][name], own[name])
+                if step[0] != step[1]:
+                    first, second = step if index < place else (step[1], step[0])
+                    found.append((name, first, second))
+        return found
 
     def noise(self, metric: str) -> Sigma:
-        """Relative seed noise of the metric here, from every configuration that several seeds were trained of."""
-        if metric not in self._noises:
-            self._noises[metric] = self._noise(metric)
-        return self._noises[metric]
+        """Relative seed noise of the metric here, from every configuration that several seeds were trained of.
+
+        It is worked out anew once there are a twentieth more seeds of a known configuration.
+        """
+        then, known = self._noises.get(metric, (-1, None))
+        if known is None or self._repeats > then * 1.05:
+            known = self._noise(metric)
+            self._noises[metric] = (self._repeats, known)
+        return known
 
     def _noise(self, metric: str) -> Sigma:
         groups: list[list[float]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from memory.connection import Cursor
+from memory.connection import Cursor, Row
 from memory.errors import MemoryFault, UnknownNote
 from memory.records import Note, NoteKind, Reveal
 from memory.rows import as_json, checked_text, new_id, now, read, stored_time
@@ -86,7 +86,7 @@ def one(cursor: Cursor, heuristic_id: str) -> Note:
     row = cursor.row("SELECT * FROM note_states WHERE heuristic_id = $id", {"id": heuristic_id})
     if row is None:
         raise UnknownNote(heuristic_id)
-    return Note.model_validate(read(row, "claim"))
+    return _note(row)
 
 
 def listed(cursor: Cursor, study_id: str | None, kind: NoteKind | None, include_superseded: bool) -> list[Note]:
@@ -98,7 +98,16 @@ def listed(cursor: Cursor, study_id: str | None, kind: NoteKind | None, include_
            ORDER BY position""",
         {"study_id": study_id, "kind": kind, "include_superseded": include_superseded},
     )
-    return [Note.model_validate(read(row, "claim")) for row in rows]
+    return [_note(row) for row in rows]
+
+
+def _note(row: Row) -> Note:
+    """What this file wrote needs no second check, and there may be thousands of notes."""
+    found = read(row)
+    found |= {"evidence": tuple(found["evidence"]), "supersedes": tuple(found["supersedes"])}
+    found["claim_text"] = found.pop("claim")
+    del found["position"]
+    return Note.model_construct(None, **found)
 
 
 def take_snapshot(cursor: Cursor, study_id: str | None, shown: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from memory.claims import Claim
-from memory.effects import SCALE, evidence_of
+from memory.claims import Claim, Scope
+from memory.effects import SCALE, Evidence, evidence_of
 from memory.landscape import Landscape, Setting
 from memory.retrieval import similar
 from trainers.space import Config, Field, Space, SpaceError, Value
@@ -61,10 +61,8 @@ def starts_of(lands: Sequence[Landscape], facts: DatasetFacts, space: Space, met
     tried: dict[str, _Tried] = {}
     for land in lands:
         for changes, gain in _gains(land, metric):
-            admitted = _admitted(space, changes)
-            if admitted:
-                known = tried.setdefault(json.dumps(admitted, sort_keys=True), _Tried(admitted))
-                known.gains[land.dataset_hash] = max(gain, known.gains.get(land.dataset_hash, -1.0))
+            known = tried.setdefault(json.dumps(changes, sort_keys=True), _Tried(changes))
+            known.gains[land.dataset_hash] = max(gain, known.gains.get(land.dataset_hash, -1.0))
     chosen: list[Start] = []
     best = dict.fromkeys(weights, 0.0)
     while tried and len(chosen) < STARTS:
@@ -73,8 +71,11 @@ def starts_of(lands: Sequence[Landscape], facts: DatasetFacts, space: Space, met
         if worth[key] <= 0:
             break
         one = tried.pop(key)
+        admitted = _admitted(space, one.changes)
+        if admitted is None:
+            continue
         won = tuple(name for name, gain in one.gains.items() if gain > best[name])
-        chosen.append(Start(one.changes, _worth(one, weights, dict.fromkeys(weights, 0.0), floor=False), won))
+        chosen.append(Start(admitted, _worth(one, weights, dict.fromkeys(weights, 0.0), floor=False), won))
         for name, gain in one.gains.items():
             best[name] = max(best[name], gain)
     return chosen
@@ -159,11 +160,12 @@ def beliefs_of(
     """
     default = space.default()
     found: dict[tuple[str, str], Belief] = {}
+    seen: dict[tuple[Claim, str], Evidence | None] = {}
     for heuristic_id, claim in claims:
         change = claim.change
         if claim.metric != metric or not claim.scope.holds(space.backbone, facts):
             continue
-        gain = _expected(claim, lands, facts)
+        gain = _expected(claim, lands, facts, seen)
         for value, sign in _targets(claim, space):
             if gain is None or value == default[change.field]:
                 continue
@@ -174,12 +176,19 @@ def beliefs_of(
     return sorted(found.values(), key=lambda one: -one.gain)
 
 
-def _expected(claim: Claim, lands: Sequence[Landscape], facts: DatasetFacts) -> float | None:
-    precision, weighted = 1 / BELIEF**2, 0.0
-    spoken = False
+def _expected(
+    claim: Claim, lands: Sequence[Landscape], facts: DatasetFacts, seen: dict[tuple[Claim, str], Evidence | None]
+) -> float | None:
+    """The relative effect of a claim's change here; `seen` holds what claims of the same change asked before."""
+    step = claim.model_copy(update={"scope": Scope(), "sign": "+", "min_effect": 0.0})
+    precision, weighted, spoken = 1 / BELIEF**2, 0.0, False
     for land in lands:
-        one = evidence_of(claim, land, advice=True)
-        if one is not None:
+        if not claim.scope.holds(land.backbone, land.facts):
+            continue
+        key = (step, land.dataset_hash)
+        if key not in seen:
+            seen[key] = evidence_of(step, land, advice=True)
+        if (one := seen[key]) is not None:
             weight = similar(facts, land.facts) / (one.variance + SCALE**2)
             precision, weighted, spoken = precision + weight, weighted + weight * one.effect, True
     return weighted / precision if spoken else None

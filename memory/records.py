@@ -153,7 +153,8 @@ class Note(Record):
     superseded_by: str | None = None
     verdict: ClaimVerdict | None = None
     """Of heuristics only; without a claim it stays insufficient, since nothing can check it."""
-    claim: Claim | None = None
+    claim_text: str | None = None
+    """The claim as JSON; `claim` reads it."""
     forced: bool | None = None
     """Of a claim: whether it was written against data that refuted it."""
     transfer: ClaimVerdict | None = None
@@ -166,6 +167,11 @@ class Note(Record):
     created_at: datetime
     dataset: str
     backbone: str
+
+    @property
+    def claim(self) -> Claim | None:
+        """What the heuristic says in numbers, if anything."""
+        return None if self.claim_text is None else Claim.model_validate_json(self.claim_text)
 
 
 class Reveal(Record):

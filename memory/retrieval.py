@@ -57,8 +57,9 @@ def rank_notes(
     times = sorted({note.created_at for note in standing})
     recency = {time: (place + 1) / len(times) for place, time in enumerate(times)}
     matches = _matches(standing, query)
+    likeness = {name: (similar(facts, other), _likeness(facts, other)) for name, other in study_facts.items()}
     ranked = [
-        _ranked(note, facts, backbone, study_facts.get(note.study_id), matches, recency[note.created_at])
+        _ranked(note, backbone, likeness.get(note.study_id, (0.0, "")), matches, recency[note.created_at])
         for note in standing
         if matches is None or note.heuristic_id in matches
     ]
@@ -68,14 +69,13 @@ def rank_notes(
 
 def _ranked(
     note: Note,
-    facts: DatasetFacts,
     backbone: str,
-    other: DatasetFacts | None,
+    likeness: tuple[float, str],
     matches: Mapping[str, float] | None,
     recency: float,
 ) -> Ranked:
     score = (
-        SIMILARITY_WEIGHT * (0.0 if other is None else similar(facts, other))
+        SIMILARITY_WEIGHT * likeness[0]
         + BACKBONE_WEIGHT * (note.backbone == backbone)
         + KIND_WEIGHT[note.kind]
         + VERDICT_WEIGHT[note.verdict or "insufficient"]
@@ -86,7 +86,7 @@ def _ranked(
     reasons = [
         "matches the query" if matches else "",
         "same backbone" if note.backbone == backbone else "",
-        "" if other is None else _likeness(facts, other),
+        likeness[1],
         note.verdict if note.verdict in ("supported", "refuted", "mixed") else "",
     ]
     return Ranked(note, score, "; ".join(reason for reason in reasons if reason) or "nothing closer is known")

@@ -81,10 +81,10 @@ def shortened(text: str) -> str:
 
 def value_columns(space: Space, config: Config) -> dict[str, Sequence[object]]:
     """The columns of trial_values for one configuration: a row for each field that has an effect in it."""
-    active = [field.name for field in space.fields if space.active(field, config)]
+    rests = space.rests(config)
     return {
-        "fields": active,
-        "numbers": [None if isinstance(config[name], str) else float(config[name]) for name in active],
-        "texts": [config[name] if isinstance(config[name], str) else None for name in active],
-        "rests": [space.hash(config, leave_out=name) for name in active],
+        "fields": list(rests),
+        "numbers": [None if isinstance(config[name], str) else float(config[name]) for name in rests],
+        "texts": [config[name] if isinstance(config[name], str) else None for name in rests],
+        "rests": list(rests.values()),
     }

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from memory import claim_rows, notes, trials
 from memory.claim_book import ClaimBook, refusal, refuted_by
 from memory.claims import Claim, ClaimError, checked
-from memory.connection import Connection, Cursor
+from memory.connection import Connection, Cursor, Row
 from memory.errors import MemoryFault, UnknownStudy
+from memory.lore import Lore
 from memory.migrations import migrate, shipped
-from memory.priors import Belief, Start
-from memory.questions import Question
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
 from memory.rows import as_json, new_id, now, read, stored_time
 from trainers.space import Space
@@ -32,6 +32,7 @@ class Memory:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._book = ClaimBook()
+        self.lore = Lore(connection, self._book)
 
     @classmethod
     def open(cls, path: Path) -> Memory:
@@ -77,7 +78,7 @@ class Memory:
         """All studies, newest first."""
         with self._connection.read() as cursor:
             rows = cursor.rows("SELECT * FROM study_states ORDER BY created_at DESC, position DESC")
-            return [Study.model_validate(read(row, "facts", "space", "guardrails")) for row in rows]
+            return [_read_study(row) for row in rows]
 
     def mark_finished(self, study_id: str) -> None:
         """Ends a study: it takes no more trials. A second call does nothing."""
@@ -218,21 +219,6 @@ class Memory:
             self._book.write(cursor, note.heuristic_id, claim, found, against is not None)
             return notes.one(cursor, note.heuristic_id)
 
-    def advice(self, space: Space, facts: DatasetFacts, metric: str) -> tuple[list[Start], list[Belief]]:
-        """What to train first in such a study, and what claims expect of single fields, by what similar data showed."""
-        with self._connection.read() as cursor:
-            return self._book.advice(cursor, space, facts, metric)
-
-    def questions(self) -> list[Question]:
-        """Standing claims that contradict each other, with the experiment that would separate them."""
-        with self._connection.read() as cursor:
-            return self._book.questions(cursor)
-
-    def varied(self, backbone: str) -> list[str]:
-        """The fields that trials of the backbone changed, most often changed first."""
-        with self._connection.read() as cursor:
-            return claim_rows.varied(cursor, backbone)
-
     def note(self, heuristic_id: str) -> Note:
         """The note as it stands."""
         with self._connection.read() as cursor:
@@ -288,4 +274,14 @@ def _study(cursor: Cursor, study_id: str) -> Study:
     row = cursor.row("SELECT * FROM study_states WHERE study_id = $id", {"id": study_id})
     if row is None:
         raise UnknownStudy(study_id)
-    return Study.model_validate(read(row, "facts", "space", "guardrails"))
+    return _read_study(row)
+
+
+def _read_study(row: Row) -> Study:
+    return Study.model_validate({**read(row, "facts", "guardrails"), "space": _space(row["space"])})
+
+
+@lru_cache(maxsize=256)
+def _space(text: str) -> Space:
+    """Studies share their spaces, and a space is long."""
+    return Space.model_validate_json(text)

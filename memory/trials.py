@@ -46,9 +46,9 @@ def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
 
 
 def _requested(cursor: Cursor, new: NewTrial) -> Trial | None:
-    sql = "SELECT * FROM trial_states WHERE study_id = $study_id AND request_key = $request_key"
+    sql = "SELECT trial_id FROM trials WHERE request_key = $request_key AND study_id = $study_id"
     row = cursor.row(sql, {"study_id": new.study_id, "request_key": new.request_key})
-    return _trial(row) if row else None
+    return one(cursor, row["trial_id"]) if row else None
 
 
 def _number(cursor: Cursor, new: NewTrial) -> int:

@@ -100,7 +100,8 @@ def relevant_notes(memory: Memory, study: Study, query: str | None = None, limit
 def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) -> Brief:
     """The brief of a study. A read of memory, so it leaves a snapshot, unless it repeats the one given."""
     notes = relevant_notes(memory, study)
-    starts, beliefs = memory.advice(study.space, study.facts, study.metric)
+    known = (study.space, study.facts, study.metric)
+    starts, beliefs = memory.lore.starts(*known), memory.lore.beliefs(*known)
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.measured_users)
     limits = study.model_dump(include={"max_trials", "budget_seconds", "trial_seconds"}, exclude_none=True)

@@ -28,16 +28,16 @@ def digest(memory: Memory, space: Space, facts: DatasetFacts, metric: str, notes
         found = (note for note in claims if note.verdict == verdict)
         return [f"{note.heuristic_id}: {claim_words(note)}" for note in found][:SHOWN]
 
-    varied = memory.varied(space.backbone)
+    varied = memory.lore.varied(space.backbone)
     never = [field.name for field in space.free() if field.name not in varied]
     untouched = ", ".join(never[:SHOWN]) + (f" and {len(never) - SHOWN} more" if len(never) > SHOWN else "")
-    starts, _ = memory.advice(space, facts, metric)
+    starts = memory.lore.starts(space, facts, metric)
     return Digest(
         starts=[start_line(memory, one) for one in starts],
         supported=told("supported"),
         refuted=told("refuted"),
         mixed=told("mixed"),
-        questions=[one.text for one in memory.questions()][:SHOWN],
+        questions=[one.text for one in memory.lore.questions()][:SHOWN],
         coverage=f"{len(varied)} fields of {space.backbone} were varied so far; never: {untouched or 'none'}.",
     )
 

@@ -73,7 +73,7 @@ async def read_memory(
 
 def _digest(runtime: Runtime, study: Study | None, dataset: str | None) -> answers.Digest | None:
     """For a study, or for one of the strong preset on a dataset; None where neither is named."""
-    notes = runtime.memory.notes(kind="heuristic")
+    notes = [note for note in runtime.memory.notes() if note.kind == "heuristic"]
     if study is not None:
         return digest(runtime.memory, study.space, study.facts, study.metric, notes)
     if dataset is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memory.claims import Claim, ClaimError, checked, covered, read_claim
+from memory.claims import Claim, ClaimError, checked, fits, read_claim
 from memory.effects import NOTHING, Evidence, Verdict, anytime_half_width, judge, share_of_alpha
 from memory.errors import MemoryFault
 from memory.records import NewTrial, Note
@@ -74,17 +74,15 @@ def test_a_claim_reads_as_a_sentence_and_is_the_same_in_any_order() -> None:
 )
 def test_a_change_covers_the_steps_it_names(change: Any, steps: list[bool]) -> None:
     one = checked(read_claim({"change": change}), SPACE)
-    pairs: list[tuple[Config, Config]] = [
-        ({"dropout": 0.5}, {"dropout": 0.2}), ({"dropout": 0.2}, {"dropout": 0.5}), ({"dropout": 0.0}, {"dropout": 0.2})
-    ]  # fmt: skip
-    assert [covered(one, before, after) for before, after in pairs] == steps
+    pairs = [(0.5, 0.2), (0.2, 0.5), (0.0, 0.2)]
+    assert [one.change.covers(before, after) for before, after in pairs] == steps
 
 
 def test_given_and_scope_limit_where_it_speaks() -> None:
     deep = claim(given=[{"field": "num_blocks", "op": ">=", "value": 2}])
-    assert covered(deep, {"dropout": 0.5, "num_blocks": 2}, {"dropout": 0.2, "num_blocks": 2})
-    assert not covered(deep, {"dropout": 0.5, "num_blocks": 1}, {"dropout": 0.2, "num_blocks": 1})
-    assert not covered(deep, {"dropout": 0.5}, {"dropout": 0.2})  # a field that has no effect there
+    assert fits(deep, {"dropout": 0.5, "num_blocks": 2}, {"dropout": 0.2, "num_blocks": 2})
+    assert not fits(deep, {"dropout": 0.5, "num_blocks": 1}, {"dropout": 0.2, "num_blocks": 1})
+    assert not fits(deep, {"dropout": 0.5}, {"dropout": 0.2})  # a field that has no effect there
     scope = claim(scope={"backbone": "sasrec", "dataset": [{"fact": "users", "op": "<", "value": 6000}]}).scope
     assert [scope.holds("sasrec", FACTS), scope.holds("hstu", FACTS)] == [True, False]
     assert not scope.holds("sasrec", FACTS.model_copy(update={"users": 6000}))

@@ -115,7 +115,7 @@ def test_losses_pair_although_one_of_them_has_negatives() -> None:
     one = land("a")
     one.train({}, 0.050, 0.051)
     one.train({"loss": "bce"}, 0.040, 0.041)
-    assert one.fields_of(SPACE.hash(SPACE.default())) == ["loss"]
+    assert list(one.steps("loss")) == [("full_softmax", "bce")]
 
 
 def test_lessons_are_the_clearest_steps_in_their_better_direction(lands: list[Grown]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp, log
 from typing import Annotated, Any, Literal, cast
 
@@ -241,20 +242,33 @@ class Space(BaseModel):
         What only has an effect by the field that is left out is left out with it: two losses compare although one of
         them has negatives to count.
         """
-        without = set[str]() if leave_out is None else self._governed(leave_out)
-        kept = {name: value for name, value in self.canonical(config).items() if name not in without}
+        without = frozenset[str]() if leave_out is None else self._governed[leave_out]
+        return self._digest(self.canonical(config), without)
+
+    def rests(self, config: Mapping[str, Value]) -> dict[str, str]:
+        """`hash` with each field left out that has an effect in `config`, by field."""
+        canonical = self.canonical(config)
+        active = [field.name for field in self.fields if self.active(field, config)]
+        return {name: self._digest(canonical, self._governed[name]) for name in active}
+
+    def _digest(self, canonical: Mapping[str, Value], without: frozenset[str]) -> str:
+        kept = {name: value for name, value in canonical.items() if name not in without}
         text = json.dumps([self.backbone, kept], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
-    def _governed(self, name: str) -> set[str]:
-        """The field and all that have an effect only by its leave."""
-        found = {name}
-        while more := {
-            field.name
-            for field in self.fields
-            if field.name not in found and field.when and all(one.field in found for one in field.when)
-        }:
-            found |= more
+    @cached_property
+    def _governed(self) -> dict[str, frozenset[str]]:
+        """By field: itself and all that have an effect only by its leave."""
+        found: dict[str, frozenset[str]] = {}
+        for field in self.fields:
+            names = {field.name}
+            while more := {
+                other.name
+                for other in self.fields
+                if other.name not in names and other.when and all(one.field in names for one in other.when)
+            }:
+                names |= more
+            found[field.name] = frozenset(names)
         return found
 
 

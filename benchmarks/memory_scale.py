@@ -1,0 +1,261 @@
+"""How fast memory answers when it is large: 100,000 trials and 5,000 heuristics with claims, on 50 datasets.
+
+python -m benchmarks.memory_scale [--trials 100000] [--heuristics 5000] [--datasets 50] [--runs 30] [--json]
+
+The store is filled by bulk inserts (scores are drawn), then used as the server uses it: read_memory through an
+in-memory client, the insert of one trial, and its result with all verdicts that it changes. Medians of the runs, with
+the slowest; the first run of each is told apart, since it reads what later ones find in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import anyio
+from mcp import Client
+
+from benchmarks.tables import table
+from memory.claim_rows import change_key
+from memory.claims import Claim
+from memory.connection import Connection
+from memory.records import NewTrial, Study
+from memory.rows import as_json, new_id, value_columns
+from memory.store import Memory
+from server.app import create_app
+from server.executors.stub import StubExecutor
+from server.policies.sampling import values_of
+from server.runtime import open_runtime
+from server.settings import Settings
+from trainers.fields import space_of
+from trainers.space import Config, Space
+from trainers.spec import SPECS, DatasetFacts, TrialResult
+
+METRIC = "ndcg@10"
+PER_STUDY = 200
+CONFIGURATIONS = 1000
+BATCH = 5000
+VARIED_SHARE = 0.5
+SPACE = space_of(SPECS["sasrec"])
+VARIED: dict[str, Sequence[Any]] = {
+    "dropout": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "learning_rate": (0.0003, 0.001, 0.002, 0.003, 0.005),
+    "hidden_dim": (32, 64, 128, 256), "num_blocks": (1, 2, 3), "batch_size": (128, 256, 512),
+    "weight_decay": (0.0, 1e-6, 1e-5), "beta2": (0.98, 0.999),
+}  # fmt: skip
+
+
+def configurations(draw: Random) -> list[Config]:
+    """Distinct ones, each a step from an earlier one: so there are matched pairs."""
+    found = {SPACE.hash(SPACE.default()): SPACE.default()}
+    while len(found) < CONFIGURATIONS:
+        base = draw.choice(list(found.values()))
+        name = draw.choice(list(VARIED))
+        config = {**base, name: draw.choice(VARIED[name])}
+        found.setdefault(SPACE.hash(config), SPACE.check(config))
+    return list(found.values())
+
+
+def facts_of(number: int) -> DatasetFacts:
+    """Meta-features that differ from dataset to dataset."""
+    users = 1000 * (number + 1)
+    return DatasetFacts(
+        users=users, items=500 + 300 * number, interactions=9 * users, mean_length=5.0 + number, p50_length=6.0,
+        p90_length=20.0, p95_length=30.0, density=0.01, item_gini=0.5, repeat_rate=0.0, timestamp_tie_rate=None,
+        ascending_id_rate=0.5,
+    )  # fmt: skip
+
+
+def study_of(study_id: str, dataset: int, space: Space) -> Study:
+    return Study(
+        study_id=study_id, created_at=datetime.now(UTC), dataset=f"d{dataset}", dataset_hash=f"hash{dataset}",
+        split="leave-one-out", facts=facts_of(dataset), backbone="sasrec", metric=METRIC, preset="strong", space=space,
+        filter_seen="auto", max_trials=None, budget_seconds=None, trial_seconds=None, policy="client", seed=0,
+        brief='{"baselines": {}, "synthetic": false, "filter": "yes"}',
+    )  # fmt: skip
+
+
+def fill(path: Path, trials: int, heuristics: int, datasets: int) -> str:
+    """Makes the store; answers the id of its last study."""
+    draw = Random(0)
+    memory = Memory.open(path)
+    studies = [study_of(f"s-{number}", number % datasets, SPACE) for number in range(max(1, trials // PER_STUDY))]
+    for study in studies:
+        memory.add_study(study)
+    memory.close()
+    configs = configurations(draw)
+    columns = [value_columns(SPACE, config) for config in configs]
+    hashes, texts = [SPACE.hash(config) for config in configs], [as_json(config) for config in configs]
+    connection = Connection(path)
+    for start in range(0, trials, BATCH):
+        picked = [draw.randrange(len(configs)) for _ in range(min(BATCH, trials - start))]
+        _trials(connection, start, picked, hashes, texts, studies, draw)
+        _values(connection, start, picked, columns)
+    _heuristics(connection, heuristics, studies, draw)
+    connection.checkpoint()
+    connection.close()
+    return studies[-1].study_id
+
+
+def _trials(
+    connection: Connection, start: int, picked: Sequence[int], hashes: Sequence[str], texts: Sequence[str],
+    studies: Sequence[Study], draw: Random,
+) -> None:  # fmt: skip
+    ids = [f"t-{start + place}" for place in range(len(picked))]
+    values = {
+        "ids": ids,
+        "studies": [studies[(start + place) // PER_STUDY % len(studies)].study_id for place in range(len(ids))],
+        "numbers": [place % PER_STUDY for place in range(len(ids))], "configs": [texts[one] for one in picked],
+        "hashes": [hashes[one] for one in picked], "seeds": [draw.randrange(1000) for _ in ids],
+        "scores": [0.05 * draw.gauss(1, 0.05) for _ in ids], "now": datetime(2026, 1, 1),
+    }  # fmt: skip
+    with connection.write() as cursor:
+        cursor.run(
+            """INSERT INTO trials (trial_id, study_id, number, created_at, parent, changes, config, config_hash, seed,
+                                   replicate_of, hypothesis, expected, cites, snapshot_id, request_key, fingerprint)
+               SELECT unnest($ids), unnest($studies), unnest($numbers), $now, NULL, '{}', unnest($configs),
+                      unnest($hashes), unnest($seeds), NULL, NULL, NULL, [], NULL, NULL, NULL""",
+            {name: values[name] for name in ("ids", "studies", "numbers", "configs", "hashes", "seeds", "now")},
+        )
+        cursor.run(
+            """INSERT INTO trial_results (trial_id, ended_at, status, message, validation, best_epoch, epochs, seconds,
+                                          eval_seconds, trainer_version, versions)
+               SELECT id, $now, 'ok', '', map(['ndcg@10', 'recall@10'], [score, 2 * score]), 5, 9, 20.0, 1.0, '2',
+                      MAP {}
+               FROM (SELECT unnest($ids) AS id, unnest($scores) AS score)""",
+            {name: values[name] for name in ("ids", "scores", "now")},
+        )
+
+
+def _values(connection: Connection, start: int, picked: Sequence[int], columns: Sequence[dict[str, Any]]) -> None:
+    rows: dict[str, list[Any]] = {"ids": [], "fields": [], "numbers": [], "texts": [], "rests": []}
+    for place, one in enumerate(picked):
+        for name in ("fields", "numbers", "texts", "rests"):
+            rows[name] += columns[one][name]
+        rows["ids"] += [f"t-{start + place}"] * len(columns[one]["fields"])
+    with connection.write() as cursor:
+        cursor.run(
+            """INSERT INTO trial_values SELECT unnest($ids), unnest($fields), unnest($numbers::DOUBLE[]),
+                      unnest($texts::VARCHAR[]), unnest($rests)""",
+            rows,
+        )
+
+
+def _step(draw: Random) -> tuple[str, Any, Any]:
+    """A change that a heuristic may speak of: any field with two values, half of them those that trials vary."""
+    if draw.random() < VARIED_SHARE:
+        name = draw.choice(list(VARIED))
+        return (name, *draw.sample(list(VARIED[name]), 2))
+    field = draw.choice([one for one in SPACE.free() if one.name not in VARIED and len(set(values_of(one))) > 1])
+    return (field.name, *draw.sample(values_of(field), 2))
+
+
+def _heuristics(connection: Connection, count: int, studies: Sequence[Study], draw: Random) -> None:
+    rows: dict[str, list[Any]] = {name: [] for name in ("ids", "studies", "texts", "fields", "keys", "turns", "claims")}
+    for number in range(count):
+        name, before, after = _step(draw)
+        scope = {"dataset": [{"fact": "users", "op": ">", "value": draw.randrange(100_000)}]}
+        change = {"field": name, "from": before, "to": after}
+        claim = Claim.model_validate({"scope": scope, "change": change, "sign": draw.choice("+-")})
+        key, turn = change_key(claim)
+        found = (
+            f"h-{number}",
+            draw.choice(studies).study_id,
+            f"Lesson {number}: {claim.words()}.",
+            name,
+            key,
+            turn,
+            claim.text(),
+        )
+        for column, value in zip(rows, found, strict=True):
+            rows[column].append(value)
+    with connection.write() as cursor:
+        cursor.run(
+            """INSERT INTO notes (heuristic_id, study_id, created_at, kind, text, evidence, supersedes)
+               SELECT unnest($ids), unnest($studies), $now, 'heuristic', unnest($texts), [], []""",
+            {name: rows[name] for name in ("ids", "studies", "texts")} | {"now": datetime(2026, 1, 1)},
+        )
+        cursor.run(
+            """INSERT INTO claims (heuristic_id, field, backbone, metric, change_key, turn, claim, alpha, forced)
+               SELECT unnest($ids), unnest($fields), NULL, 'ndcg@10', unnest($keys), unnest($turns), unnest($claims),
+                      0.001, false""",
+            {name: rows[name] for name in ("ids", "fields", "keys", "turns", "claims")},
+        )
+
+
+async def measure(home: Path, study_id: str, runs: int) -> dict[str, list[float]]:
+    """Milliseconds of each run of each operation."""
+    found: dict[str, list[float]] = {}
+    settings = Settings(home=home)
+
+    def timed(name: str, seconds: float) -> None:
+        found.setdefault(name, []).append(1000 * seconds)
+
+    async with open_runtime(settings, StubExecutor()) as runtime, Client(create_app(runtime)) as client:
+        memory, draw = runtime.memory, Random(1)
+        asked: dict[str, dict[str, Any]] = {
+            "read_memory, a study": {"study_id": study_id},
+            "read_memory, heuristics": {"study_id": study_id, "level": "heuristic"},
+            "read_memory, a query": {"study_id": study_id, "query": "dropout learning rate"},
+        }
+        for _ in range(runs):
+            for name, arguments in asked.items():
+                began = time.perf_counter()
+                answer = await client.call_tool("read_memory", arguments)
+                timed(name, time.perf_counter() - began)
+                assert not answer.is_error, answer.content
+            _one_trial(memory, study_id, draw, timed)
+    return found
+
+
+def _one_trial(memory: Memory, study_id: str, draw: Random, timed: Callable[[str, float], None]) -> None:
+    name = draw.choice(list(VARIED))
+    config = SPACE.check({**SPACE.default(), name: draw.choice(VARIED[name])})
+    new = NewTrial(
+        study_id=study_id, parent=None, changes={}, config=config, config_hash=SPACE.hash(config),
+        seed=draw.randrange(2**31), request_key=new_id("k"),
+    )  # fmt: skip
+    began = time.perf_counter()
+    trial = memory.start_trial(new)
+    timed("insert a trial", time.perf_counter() - began)
+    result = TrialResult(
+        trial_id=trial.trial_id, status="ok", validation={METRIC: 0.05 * draw.gauss(1, 0.05)}, epochs=1
+    )
+    began = time.perf_counter()
+    memory.finish_trial(result)
+    timed("its result and all verdicts", time.perf_counter() - began)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.memory_scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=100_000, metavar="N")
+    parser.add_argument("--heuristics", type=int, default=5_000, metavar="N")
+    parser.add_argument("--datasets", type=int, default=50, metavar="N")
+    parser.add_argument("--runs", type=int, default=30, metavar="N")
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
+        home = Path(scratch)
+        study_id = fill(Settings(home=home).database, given.trials, given.heuristics, given.datasets)
+        found = anyio.run(measure, home, study_id, given.runs)
+    lines = [
+        [name, f"{median(times[1:] or times):.1f}", f"{max(times[1:] or times):.1f}", f"{times[0]:.0f}"]
+        for name, times in found.items()
+    ]
+    heads = ["operation", "median, ms", "slowest, ms", "first, ms"]
+    print(json.dumps(found) if given.as_json else table(heads, lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,6 +46,7 @@ class Pair:
     second: str
 
 
+Two = tuple[str, str]
 Group = tuple[Setting, str, str]
 Step = tuple[Value, Value]
 """A field's value in the first configuration of a pair, and in the second."""
@@ -65,6 +66,8 @@ class Landscape:
     trial_ids: set[str] = field(default_factory=set[str])
     effects: dict[tuple[Pair, str], object] = field(default_factory=dict[tuple[Pair, str], object])
     """What memory/effects.py has worked out of pairs, with what it depends on."""
+    changes: dict[Two, tuple[str, Config]] = field(default_factory=dict[Two, tuple[str, Config]])
+    """What memory/priors.py has worked out of two configurations."""
     _groups: dict[tuple[Setting, str, str], list[str]] = field(
         default_factory=dict[tuple[Setting, str, str], list[str]]
     )

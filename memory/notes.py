@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 
 from memory.connection import Cursor, Row
 from memory.errors import MemoryFault, UnknownNote
@@ -103,11 +104,11 @@ def listed(cursor: Cursor, study_id: str | None, kind: NoteKind | None, include_
 
 def _note(row: Row) -> Note:
     """What this file wrote needs no second check, and there may be thousands of notes."""
-    found = read(row)
-    found |= {"evidence": tuple(found["evidence"]), "supersedes": tuple(found["supersedes"])}
-    found["claim_text"] = found.pop("claim")
-    del found["position"]
-    return Note.model_construct(None, **found)
+    row["created_at"] = row["created_at"].replace(tzinfo=UTC)
+    row["evidence"], row["supersedes"] = tuple(row["evidence"]), tuple(row["supersedes"])
+    row["claim_text"] = row.pop("claim")
+    del row["position"]
+    return Note.model_construct(None, **row)
 
 
 def take_snapshot(cursor: Cursor, study_id: str | None, shown: Sequence[str]) -> str:

@@ -60,8 +60,8 @@ def starts_of(lands: Sequence[Landscape], facts: DatasetFacts, space: Space, met
     weights = {land.dataset_hash: similar(facts, land.facts) for land in lands}
     tried: dict[str, _Tried] = {}
     for land in lands:
-        for changes, gain in _gains(land, metric):
-            known = tried.setdefault(json.dumps(changes, sort_keys=True), _Tried(changes))
+        for (key, changes), gain in _gains(land, metric):
+            known = tried.setdefault(key, _Tried(changes))
             known.gains[land.dataset_hash] = max(gain, known.gains.get(land.dataset_hash, -1.0))
     chosen: list[Start] = []
     best = dict.fromkeys(weights, 0.0)
@@ -88,10 +88,10 @@ def _worth(one: _Tried, weights: Mapping[str, float], best: Mapping[str, float],
     return sum(weights[name] * (max(more, 0.0) if floor else more) for name, more in added) / total
 
 
-def _gains(land: Landscape, metric: str) -> list[tuple[Config, float]]:
+def _gains(land: Landscape, metric: str) -> list[tuple[tuple[str, Config], float]]:
     """Of each configuration here: what differs from its default, and its relative gain, shrunk by its noise."""
     noise = land.noise(metric)
-    found: list[tuple[Config, float]] = []
+    found: list[tuple[tuple[str, Config], float]] = []
     for setting in land.settings:
         means = _means(land, setting, metric)
         default = _default(land, setting)
@@ -103,7 +103,7 @@ def _gains(land: Landscape, metric: str) -> list[tuple[Config, float]]:
                 continue
             variance = noise.sigma**2 * (1 / count + 1 / seeds)
             gain = (mean / base - 1) * BELIEF**2 / (BELIEF**2 + variance)
-            found.append((_changes(land.values[default], land.values[name]), gain))
+            found.append((_changes(land, default, name), gain))
     return found
 
 
@@ -127,8 +127,13 @@ def _default(land: Landscape, setting: Setting) -> str | None:
     return max(counts, key=lambda name: counts[name], default=None)
 
 
-def _changes(default: Config, config: Config) -> Config:
-    return {name: value for name, value in config.items() if default.get(name) != value}
+def _changes(land: Landscape, default: str, name: str) -> tuple[str, Config]:
+    """What differs from the default, and the same as text; worked out once."""
+    if (default, name) not in land.changes:
+        base = land.values[default]
+        changes = {field: value for field, value in land.values[name].items() if base.get(field) != value}
+        land.changes[default, name] = (json.dumps(changes, sort_keys=True), changes)
+    return land.changes[default, name]
 
 
 def _admitted(space: Space, changes: Config) -> Config | None:

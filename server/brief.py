@@ -101,6 +101,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
     """The brief of a study. A read of memory, so it leaves a snapshot, unless it repeats the one given."""
     notes = relevant_notes(memory, study)
     known = (study.space, study.facts, study.metric)
+    names = {other.dataset_hash: other.dataset for other in memory.studies()}
     starts, beliefs = memory.lore.starts(*known), memory.lore.beliefs(*known)
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.measured_users)
@@ -121,16 +122,15 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
         early_stop=study.early_stop,
         guardrails=study.limits,
         previous=stored.get("previous"),
-        starts=[start_line(memory, one) for one in starts],
+        starts=[start_line(one, names) for one in starts],
         beliefs=[BeliefLine(field=b.field, value=b.value, gain=rounded(b.gain), cites=list(b.cites)) for b in beliefs],
         memory=[note_line(ranked) for ranked in notes],
         snapshot_id=snapshot_id or memory.take_snapshot(study.study_id, [ranked.note.heuristic_id for ranked in notes]),
     )
 
 
-def start_line(memory: Memory, start: Start) -> StartLine:
-    """Advice with the names of the datasets that it comes from."""
-    names = {study.dataset_hash: study.dataset for study in memory.studies()}
+def start_line(start: Start, names: Mapping[str, str]) -> StartLine:
+    """Advice with the names of the datasets that it comes from, by their content hash."""
     return StartLine(changes=start.changes, gain=rounded(start.gain), datasets=[names[one] for one in start.datasets])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memory.records import Note
+from memory.records import Note, Study
 from memory.store import Memory
 from server.answers import Digest, MemoryItem
 from server.brief import start_line
@@ -20,20 +20,24 @@ CHARACTERS = 4.0
 """A token, about."""
 
 
-def digest(memory: Memory, space: Space, facts: DatasetFacts, metric: str, notes: Sequence[Note]) -> Digest:
-    """For a study in `space`, or one that might be started; `notes` in their order of use."""
-    claims = [note for note in notes if note.claim is not None and note.superseded_by is None]
+def digest(
+    memory: Memory, space: Space, facts: DatasetFacts, metric: str, known: Sequence[Study], notes: Sequence[Note]
+) -> Digest:
+    """For a study in `space`, or one that might be started, of all studies and notes; the best known claims first."""
+    claims = [note for note in notes if note.claim_text is not None and note.verdict != "insufficient"]
+    claims.sort(key=lambda note: -(note.n_datasets or 0))
 
     def told(verdict: str) -> list[str]:
-        found = (note for note in claims if note.verdict == verdict)
-        return [f"{note.heuristic_id}: {claim_words(note)}" for note in found][:SHOWN]
+        found = [note for note in claims if note.verdict == verdict][:SHOWN]
+        return [f"{note.heuristic_id}: {claim_words(note)}" for note in found]
 
     varied = memory.lore.varied(space.backbone)
     never = [field.name for field in space.free() if field.name not in varied]
     untouched = ", ".join(never[:SHOWN]) + (f" and {len(never) - SHOWN} more" if len(never) > SHOWN else "")
     starts = memory.lore.starts(space, facts, metric)
+    names = {study.dataset_hash: study.dataset for study in known}
     return Digest(
-        starts=[start_line(memory, one) for one in starts],
+        starts=[start_line(one, names) for one in starts],
         supported=told("supported"),
         refuted=told("refuted"),
         mixed=told("mixed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -10,8 +11,8 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from memory.claims import read_claim
-from memory.records import Level, NoteKind, Study
-from memory.retrieval import rank_notes
+from memory.records import Level, Note, NoteKind, Study, Trial
+from memory.retrieval import Ranked, rank_notes
 from server import answers
 from server.admission import ProtocolError
 from server.brief import study_space
@@ -49,13 +50,16 @@ async def read_memory(
         if study is None and dataset is None:
             shown_studies = [study_line(memory, other) for other in memory.studies()[:limit]]
             shown_datasets = [dataset_line(found) for found in list_datasets(runtime.settings.datasets)]
-        items = _items(runtime, study, dataset, level, query, detail == "full")
+        known, notes = memory.studies(), memory.notes()
+        entries = _entries(runtime, known, notes, study, dataset, level, query)
         offset = _offset(cursor)
-        page = items[offset : offset + limit]
-        about = _digest(runtime, study, dataset) if level is None and offset == 0 else None
+        page = [_item(one, detail == "full") for one in entries[offset : offset + limit]]
+        about = None
+        if level is None and offset == 0:
+            about = _digest(runtime, known, notes, study, dataset)
         if level is None and detail == "summary" and (study or dataset):
             page = page[: within_budget(page, len(about.model_dump_json()) if about else 0)]
-        more = offset + len(page) < len(items)
+        more = offset + len(page) < len(entries)
         snapshot_id = memory.take_snapshot(study_id, [item.id for item in page])
     return result(
         answers.MemoryAnswer(
@@ -71,18 +75,19 @@ async def read_memory(
     )
 
 
-def _digest(runtime: Runtime, study: Study | None, dataset: str | None) -> answers.Digest | None:
+def _digest(
+    runtime: Runtime, known: Sequence[Study], notes: Sequence[Note], study: Study | None, dataset: str | None
+) -> answers.Digest | None:
     """For a study, or for one of the strong preset on a dataset; None where neither is named."""
-    notes = [note for note in runtime.memory.notes() if note.kind == "heuristic"]
     if study is not None:
-        return digest(runtime.memory, study.space, study.facts, study.metric, notes)
+        return digest(runtime.memory, study.space, study.facts, study.metric, known, notes)
     if dataset is None:
         return None
     found = find(runtime.settings.datasets, dataset)
-    known = next((one for one in runtime.memory.studies() if one.dataset == dataset), None)
-    backbone, metric = (known.backbone, known.metric) if known else ("sasrec", "ndcg@10")
+    there = next((one for one in known if one.dataset == dataset), None)
+    backbone, metric = (there.backbone, there.metric) if there else ("sasrec", "ndcg@10")
     space = study_space(backbone, "strong", found, {}, runtime.settings.trainers)
-    return digest(runtime.memory, space, found.facts, metric, notes)
+    return digest(runtime.memory, space, found.facts, metric, known, notes)
 
 
 def _offset(cursor: str | None) -> int:
@@ -91,28 +96,34 @@ def _offset(cursor: str | None) -> int:
     return int(cursor or 0)
 
 
-def _items(
-    runtime: Runtime, study: Study | None, dataset: str | None, level: Level | None, query: str | None, full: bool
-) -> list[answers.MemoryItem]:
-    memory = runtime.memory
-    found: list[answers.MemoryItem] = []
-    known = memory.studies()
+Entry = Ranked | tuple[Study, Trial]
+
+
+def _entries(
+    runtime: Runtime, known: Sequence[Study], notes: Sequence[Note], study: Study | None, dataset: str | None,
+    level: Level | None, query: str | None,
+) -> list[Entry]:  # fmt: skip
+    """Everything that fits, in its order; only a page of it becomes items."""
+    found: list[Entry] = []
     if level in (None, "reflection", "heuristic", "summary"):
         about = study or next((other for other in known if other.dataset == dataset), None)
         facts = about.facts if about else (find(runtime.settings.datasets, dataset).facts if dataset else None)
-        notes = [note for note in memory.notes() if level in (None, note.kind)]
+        fitting = [note for note in notes if level in (None, note.kind)]
         if facts is None:
-            found += [note_item(note) for note in notes]
+            found += [Ranked(note, 0.0, "") for note in fitting]
         else:
-            ranked = rank_notes(
-                notes, facts=facts, backbone=about.backbone if about else "", query=query, limit=len(notes),
+            found += rank_notes(
+                fitting, facts=facts, backbone=about.backbone if about else "", query=query, limit=len(fitting),
                 study_facts={other.study_id: other.facts for other in known},
             )  # fmt: skip
-            found += [note_item(one.note, one.why) for one in ranked]
     if level == "trial" or (level is None and study is not None):
         wanted = [study] if study else [other for other in known if dataset is None or other.dataset == dataset]
-        found += [trial_item(one, trial, full) for one in wanted for trial in memory.trials(one.study_id)]
+        found += [(one, trial) for one in wanted for trial in runtime.memory.trials(one.study_id)]
     return found
+
+
+def _item(entry: Entry, full: bool) -> answers.MemoryItem:
+    return note_item(entry.note, entry.why or None) if isinstance(entry, Ranked) else trial_item(*entry, full)
 
 
 async def write_heuristic(

@@ -75,7 +75,7 @@ def permuted(land: Landscape, draw: Random) -> Landscape:
         key: [replace(one, config_hash=key[1]) for one in land.runs[other]]
         for key, other in zip(names, dealt, strict=True)
     }
-    return replace(land, runs={**land.runs, **runs}, _noises={}, effects={})
+    return replace(land, runs={**land.runs, **runs}, _noises={}, effects={}, gains={})
 
 
 def flipped(land: Landscape) -> Landscape:
@@ -85,7 +85,7 @@ def flipped(land: Landscape) -> Landscape:
         key: [replace(one, scores={METRIC: max(0.0, 2 * default - one.scores[METRIC])}) for one in runs]
         for key, runs in land.runs.items()
     }
-    return replace(land, runs=turned, _noises={}, effects={})
+    return replace(land, runs=turned, _noises={}, effects={}, gains={})
 
 
 def advice(arm: str, lands: Sequence[Landscape], cell: Cell, seed: int) -> Advice:

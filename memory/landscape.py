@@ -47,6 +47,8 @@ class Pair:
 
 
 Two = tuple[str, str]
+Gain = tuple[tuple[str, Config], float]
+"""Changes, as text and as they are, and the relative gain that they brought."""
 Group = tuple[Setting, str, str]
 Step = tuple[Value, Value]
 """A field's value in the first configuration of a pair, and in the second."""
@@ -68,6 +70,8 @@ class Landscape:
     """What memory/effects.py has worked out of pairs, with what it depends on."""
     changes: dict[Two, tuple[str, Config]] = field(default_factory=dict[Two, tuple[str, Config]])
     """What memory/priors.py has worked out of two configurations."""
+    gains: dict[str, tuple[int, list[Gain]]] = field(default_factory=dict[str, tuple[int, list[Gain]]])
+    """By metric, what it has worked out of so many runs."""
     _groups: dict[tuple[Setting, str, str], list[str]] = field(
         default_factory=dict[tuple[Setting, str, str], list[str]]
     )

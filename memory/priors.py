@@ -10,7 +10,7 @@ from statistics import fmean
 
 from memory.claims import Claim, Scope
 from memory.effects import SCALE, Evidence, evidence_of
-from memory.landscape import Landscape, Setting
+from memory.landscape import Gain, Landscape, Setting
 from memory.retrieval import similar
 from trainers.space import Config, Field, Space, SpaceError, Value
 from trainers.spec import DatasetFacts
@@ -88,10 +88,17 @@ def _worth(one: _Tried, weights: Mapping[str, float], best: Mapping[str, float],
     return sum(weights[name] * (max(more, 0.0) if floor else more) for name, more in added) / total
 
 
-def _gains(land: Landscape, metric: str) -> list[tuple[tuple[str, Config], float]]:
+def _gains(land: Landscape, metric: str) -> Sequence[Gain]:
     """Of each configuration here: what differs from its default, and its relative gain, shrunk by its noise."""
+    known = land.gains.get(metric)
+    if known is None or known[0] != len(land.trial_ids):
+        known = land.gains[metric] = (len(land.trial_ids), _work_out_gains(land, metric))
+    return known[1]
+
+
+def _work_out_gains(land: Landscape, metric: str) -> list[Gain]:
     noise = land.noise(metric)
-    found: list[tuple[tuple[str, Config], float]] = []
+    found: list[Gain] = []
     for setting in land.settings:
         means = _means(land, setting, metric)
         default = _default(land, setting)

@@ -32,6 +32,7 @@ class Memory:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._book = ClaimBook()
+        self._open: dict[str, Study] = {}
         self.lore = Lore(connection, self._book)
 
     @classmethod
@@ -74,6 +75,13 @@ class Memory:
         with self._connection.read() as cursor:
             return _study(cursor, study_id)
 
+    def _open_study(self, cursor: Cursor, study_id: str) -> Study:
+        """The study; read once while it is open, for nothing of it changes but its end."""
+        known = self._open.get(study_id)
+        if known is None or cursor.row("SELECT 1 FROM study_ends WHERE study_id = $id", {"id": study_id}):
+            known = self._open[study_id] = _study(cursor, study_id)
+        return known
+
     def studies(self) -> list[Study]:
         """All studies, newest first."""
         with self._connection.read() as cursor:
@@ -95,7 +103,7 @@ class Memory:
         Its number is that of `replicate_of` or of an equal configuration in the study, else the next, from 0.
         """
         with self._connection.write() as cursor:
-            return trials.start(cursor, _study(cursor, new.study_id), new)
+            return trials.start(cursor, self._open_study(cursor, new.study_id), new)
 
     def trial(self, trial_id: str) -> Trial:
         """The trial as it stands; its status is derived from its attempts and its result."""
@@ -133,7 +141,7 @@ class Memory:
         with self._connection.write() as cursor:
             trial = trials.finish(cursor, result)
         with self._connection.write() as cursor:  # apart: a fault in judging claims must not lose the result
-            self._book.landed(cursor, _study(cursor, trial.study_id), trial)
+            self._book.landed(cursor, self._open_study(cursor, trial.study_id), trial)
         return trial
 
     def record_verdict(self, trial_id: str, verdict: str) -> None:

@@ -36,6 +36,7 @@ from memory.landscape import Run as Training
 from memory.priors import Belief, Start, beliefs_of, starts_of
 from memory.rows import value_columns
 from trainers.space import Space
+from trainers.spec import DatasetFacts
 
 PAGE = Path(__file__).parents[1] / "docs" / "transfer.md"
 ARMS = ("none", "best", "claims", "memory", "permuted", "flipped")
@@ -46,21 +47,22 @@ SETTING = Setting("replay", "replay")
 Advice = tuple[tuple[Start, ...], tuple[Belief, ...]]
 
 
-def landscape_of(book: Replayed, cell: Cell) -> Landscape:
+def landscape_of(book: Replayed, dataset_hash: str, facts: DatasetFacts, space: Space) -> Landscape:
     """What a replayed study leaves in memory."""
-    land = Landscape(cell.dataset.content_hash, cell.space.backbone, cell.dataset.facts)
-    default = cell.space.hash(cell.space.default())
+    land = Landscape(dataset_hash, space.backbone, facts)
+    default = space.hash(space.default())
     hashes = {trial.trial_id: trial.config_hash for trial in book.trials}
     for order, trial in enumerate(book.trials):
         if not trial.scored:
             continue
-        columns = value_columns(cell.space, trial.config)
+        columns = value_columns(space, trial.config)
         names = [str(name) for name in columns["fields"]]
         parent = hashes.get(trial.parent or "")
         run = Training(
-            trial_id=f"{cell.title}:{trial.trial_id}", setting=SETTING, config_hash=trial.config_hash, seed=trial.seed,
+            trial_id=f"{dataset_hash}:{trial.trial_id}", setting=SETTING, config_hash=trial.config_hash,
+            seed=trial.seed, weights=f"{dataset_hash}:{trial.trial_id}", scores=trial.validation,
             order=order, parent=parent if parent != trial.config_hash else None,
-            is_default=trial.config_hash == default, weights=f"{cell.title}:{trial.trial_id}", scores=trial.validation,
+            is_default=trial.config_hash == default,
         )  # fmt: skip
         rests = dict(zip(names, map(str, columns["rests"]), strict=True))
         land.add(run, {name: trial.config[name] for name in names}, rests)
@@ -114,7 +116,10 @@ def replayed(
     """Of one seed: every policy with every arm on every cell that has headroom."""
     lands = {
         cell.title: landscape_of(
-            play(cell.table, cell.space, cell.dataset.facts, lambda: policy(TEACHER), seed, learned), cell
+            play(cell.table, cell.space, cell.dataset.facts, lambda: policy(TEACHER), seed, learned),
+            cell.dataset.content_hash,
+            cell.dataset.facts,
+            cell.space,
         )
         for cell in cells
     }

@@ -36,10 +36,10 @@ def change_key(claim: Claim) -> tuple[str, int]:
 
 def add(cursor: Cursor, heuristic_id: str, claim: Claim, forced: bool) -> float:
     """Stores the claim of a heuristic, and answers what it may spend on being wrong."""
-    row = cursor.row("SELECT count(*) AS n, count(*) FILTER (verdict <> 'insufficient') AS settled FROM claim_states")
-    assert row is not None  # an aggregate without GROUP BY has one row
+    rows = cursor.rows("SELECT verdict FROM claim_states ORDER BY position")
+    settled = [place for place, row in enumerate(rows, 1) if row["verdict"] != "insufficient"]
     key, turn = change_key(claim)
-    alpha = share_of_alpha(row["n"], row["settled"])
+    alpha = share_of_alpha(len(rows), settled)
     cursor.run(
         """INSERT INTO claims (heuristic_id, field, backbone, metric, change_key, turn, claim, alpha, forced)
            VALUES ($id, $field, $backbone, $metric, $key, $turn, $claim, $alpha, $forced)""",

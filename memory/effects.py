@@ -228,14 +228,16 @@ def _side(claim: Claim, effect: float, half: float) -> Side | None:
     return "below" if turned + half < claim.min_effect else None
 
 
-def share_of_alpha(claims_before: int, settled_before: int) -> float:
+def share_of_alpha(claims_before: int, settled: Sequence[int]) -> float:
     """What the next claim may spend on being wrong, so that false discoveries stay below ALPHA of all settled ones.
 
-    As online testing spends it (LOND, Javanmard and Montanari 2018): a series that sums to 1, times what was settled
-    so far. Fixed when a claim is written, so that no later claim changes an earlier verdict.
+    As online testing spends it (LORD++, Ramdas et al. 2017): a series that sums to 1 over the claims in their order,
+    begun anew by each claim that was settled, whose places from 1 on are `settled`. Fixed when a claim is written, so
+    that no later claim changes an earlier verdict.
     """
-    place = claims_before + 2
-    return ALPHA * (settled_before + 1) / (SERIES * place * math.log(place) ** 2)
+    place = claims_before + 1
+    ages = [place, *(place - earlier for earlier in settled if earlier < place)]
+    return min(ALPHA, ALPHA * sum(1 / (SERIES * (age + 1) * math.log(age + 1) ** 2) for age in ages))
 
 
 def _verdict(side: Side | None) -> ClaimVerdict:

@@ -126,10 +126,12 @@ def test_an_anytime_interval_is_wider_than_one_that_may_be_looked_at_once() -> N
 
 
 def test_what_claims_may_spend_sums_to_no_more_than_alpha() -> None:
-    spent = [share_of_alpha(number, 0) for number in range(10_000)]
+    spent = [share_of_alpha(number, []) for number in range(10_000)]
     assert 0.04 < sum(spent) < 0.05
     assert spent == sorted(spent, reverse=True)
-    assert share_of_alpha(10, 3) == pytest.approx(4 * share_of_alpha(10, 0))
+    # Each settled claim begins the series anew: the fifth claim after one is as free as the fifth of all, and more.
+    assert share_of_alpha(10, [6]) == pytest.approx(share_of_alpha(10, []) + share_of_alpha(4, []))
+    assert share_of_alpha(3, [1, 2, 3]) <= 0.05
 
 
 # Claims in the store

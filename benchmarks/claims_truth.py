@@ -6,8 +6,8 @@ Nothing is trained: a score is a function of the configuration and noise of 3 %.
 effect. On the known one learning rate 0.003 is better by 10 %, dropout 0.2 worse by 8 %, and the rest does nothing.
 Each repeat runs one study a dataset with one policy: `greedy` changes one field of the best single training so far,
 the others are the server's. Claims: of every value of every field, that it helps and that it hurts; and of a field that
-no study may change. They are judged in their order, at the level that the store gives the n-th claim (`spent`), and at 5 %
-each (`plain`).
+no study may change. They are judged in their order, at the level that the store gives the n-th claim (`spent`), and
+at 5 % each (`plain`).
 """
 
 from __future__ import annotations

@@ -25,8 +25,10 @@ NOTICE = 0.35
 DECIDE = 1 - (1 - FALSE_STUDIES) ** (1 / TRIALS)
 """One-sided chance, without effect, at which FRESH fresh seeds or more call a noticed configuration better."""
 EARLY = DECIDE / 5
-"""The same for fewer fresh seeds, from EARLIEST on: only what is plain ends early."""
-EARLIEST, FRESH, MOST = 2, 5, 7
+"""The same for fewer fresh seeds: only what is plain ends early."""
+AT_ONCE = EARLY / 10
+"""The same for a single fresh seed: only what no noise explains."""
+FRESH, MOST = 5, 7
 HOPELESS = 1.0
 """Standard errors that the fresh seeds must be ahead by to be worth another one; half of it after the first."""
 
@@ -63,10 +65,9 @@ def two_stage(candidate: Side, incumbent: Side, noise: Sigma) -> Comparison:
     delta = relative_gain(fmean(candidate.fresh), fmean(incumbent.deciding))
     error, df = _welch(candidate, incumbent, noise)
     lacking = max(0, min(count, FRESH) - len(incumbent.fresh))
-    level = DECIDE if count >= FRESH else EARLY
+    level = DECIDE if count >= FRESH else (EARLY if count > 1 else AT_ONCE)
     needed = t_quantile(1 - level, df) * error
-    decidable = count >= EARLIEST and not lacking
-    if decidable and abs(delta) > needed:
+    if not lacking and abs(delta) > needed:
         verdict: Verdict = "better" if delta > 0 else "worse"
     elif delta > (HOPELESS if count > 1 else HOPELESS / 2) * error and count < MOST:
         verdict = "retest"

@@ -103,9 +103,20 @@ def list_claims(home: Home = None, as_json: Json = False) -> None:
     if not as_json and not items:
         typer.echo("No heuristic claims anything yet; write_heuristic(claim=…) does.", err=True)
         return
-    rows = [{**item, **item["facts"]} for item in items]
     columns = ("id", "verdict", "transfer", "effect", "low", "high", "n_pairs", "n_datasets", "forced", "claim")
-    _show(rows if not as_json else [{name: row.get(name) for name in columns} for row in rows], columns, as_json)
+    rows = [{name: {**item, **item["facts"]}.get(name) for name in columns} for item in items]
+    if as_json:
+        _show(rows, columns, True)
+        return
+    shown = [{**row, "effect": _interval(row), "pairs": row["n_pairs"], "datasets": row["n_datasets"]} for row in rows]
+    _show(shown, ("id", "verdict", "effect", "pairs", "datasets", "claim"), False)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["effect"] is None:
+        return ""
+    forced = ", forced" if row["forced"] else ""
+    return f"{row['effect']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}){forced}"
 
 
 @memory.command("show")
@@ -159,7 +170,7 @@ def _show(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool)
     console = Console(soft_wrap=False)
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("id", "study_id"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("id", "study_id", "verdict"))
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     console.print(table)

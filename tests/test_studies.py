@@ -60,10 +60,8 @@ MORE, LESS = {"dropout": 0.7}, {"dropout": 0.1}
 
 def test_a_large_lead_is_better_once_fresh_seeds_show_it_and_a_large_loss_is_worse_at_once() -> None:
     default = [trial(0, 0.05 + 0.0001 * seed, seed=seed) for seed in range(3)]
-    lead = [trial(1, 0.10 + 0.0002 * seed, changes=LESS, seed=seed) for seed in range(3)]
-    assert told([*default, *lead, trial(2, 0.02, changes=MORE)]) == [
-        None, None, None, "retest", "retest", "better", "worse",
-    ]  # fmt: skip
+    lead = [trial(1, 0.10 + 0.0002 * seed, changes=LESS, seed=seed) for seed in range(2)]
+    assert told([*default, *lead, trial(2, 0.02, changes=MORE)]) == [None, None, None, "retest", "better", "worse"]
 
 
 def test_the_training_that_got_it_noticed_decides_nothing() -> None:
@@ -77,8 +75,8 @@ def test_the_training_that_got_it_noticed_decides_nothing() -> None:
 
 def test_a_retest_names_the_seeds_of_both_sides_as_they_are_needed() -> None:
     default = [trial(0, 0.05)]
-    first = trial(1, 0.10, changes=LESS)
-    again = trial(1, 0.11, changes=LESS, seed=1)
+    first = trial(1, 0.055, changes=LESS)
+    again = trial(1, 0.054, changes=LESS, seed=1)
     assert studies.verdict(study(), first, [*default, first]).retest == (Retest("t-1", (1,)),)
     wanted = studies.verdict(study(), again, [*default, first, again]).retest
     assert wanted == (Retest("t-0", (1,)), Retest("t-1", (2,)))  # two fresh seeds against two

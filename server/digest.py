@@ -42,7 +42,7 @@ def digest(
         refuted=told("refuted"),
         mixed=told("mixed"),
         questions=[one.text for one in memory.lore.questions()][:SHOWN],
-        coverage=f"{len(varied)} fields of {space.backbone} were varied so far; never: {untouched or 'none'}.",
+        coverage=f"Fields of {space.backbone} that were varied so far: {len(varied)}; never: {untouched or 'none'}.",
     )
 
 

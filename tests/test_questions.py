@@ -44,9 +44,8 @@ def test_a_question_names_the_experiment_that_would_settle_it() -> None:
 
 
 def test_a_feature_is_offered_from_ten_datasets_on_with_its_chance() -> None:
-    seen = [
-        (FACTS.model_copy(update={"mean_length": 5.0 + n, "users": 1000 + n % 3}), 0.1 - 0.02 * n) for n in range(12)
-    ]
+    facts = [FACTS.model_copy(update={"mean_length": 5.0 + n, "users": 1000 + n % 3}) for n in range(12)]
+    seen = [(one, 0.1 - 0.02 * n) for n, one in enumerate(facts)]
     found = separation(seen)
     assert found is not None
     assert (found.feature, found.p <= 0.005) == ("mean_length", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memory import claim_rows
+from memory.calibration import Calibration, calibration, predictions_of
 from memory.claim_book import ClaimBook
 from memory.connection import Connection
 from memory.priors import Belief, Start
@@ -32,6 +33,11 @@ class Lore:
         """Standing claims that contradict each other, with the experiment that would separate them."""
         with self._connection.read() as cursor:
             return self._book.questions(cursor)
+
+    def calibration(self, policy: str) -> Calibration | None:
+        """How well the predictions of an engineer came true, over all studies of its label; None without any."""
+        with self._connection.read() as cursor:
+            return calibration(predictions_of(cursor, policy))
 
     def varied(self, backbone: str) -> list[str]:
         """The fields that trials of the backbone changed, most often changed first."""

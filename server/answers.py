@@ -228,6 +228,8 @@ class Digest(Answer):
     mixed: list[str] = []
     questions: list[str] = []
     coverage: str
+    calibration: str | None = None
+    """How well this engineer's `expected` came true so far."""
 
 
 class MemoryAnswer(Answer):

@@ -80,7 +80,9 @@ def _digest(
 ) -> answers.Digest | None:
     """For a study, or for one of the strong preset on a dataset; None where neither is named."""
     if study is not None:
-        return digest(runtime.memory, study.space, study.facts, study.metric, known, notes)
+        found = digest(runtime.memory, study.space, study.facts, study.metric, known, notes)
+        skill = runtime.memory.lore.calibration(study.policy)
+        return found.model_copy(update={"calibration": skill.words if skill else None})
     if dataset is None:
         return None
     found = find(runtime.settings.datasets, dataset)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from memory.records import EarlyStop
+from server.drive.ablation import MemoryMode
 from server.drive.plan import (
     FilterSeen,
     ModelPlan,
@@ -52,6 +53,10 @@ def drive(
         list[str] | None,
         typer.Option(metavar="NAME>=VALUE", help="What else must hold, as 'coverage@10>=0.2'; repeatable."),
     ] = None,
+    memory: Annotated[
+        MemoryMode, typer.Option(help="What the policy knows of earlier studies; placebos are for comparison.")
+    ] = "on",
+    reflection: Annotated[bool, typer.Option(help="Write down what each trial taught.")] = True,
     url: Annotated[str | None, typer.Option(metavar="U", help="Drive the server at this URL.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="F", help="Its bearer token.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: HOME/reports/STUDY_ID.")] = None,
@@ -66,13 +71,15 @@ def drive(
 ) -> None:
     """Tune a dataset: the reference engineer. Ends with the path of its report."""
     engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens)
+    if policy == "llm" and (memory != "on" or not reflection):
+        raise typer.BadParameter("--memory and --no-reflection are for the policies that need no model.")
     if token_file is not None and url is None:
         raise typer.BadParameter("--token-file belongs to --url.")
     if url is None:
         _check_backbone(backbone, load_settings(home).trainers)
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
-        filter_seen, engineer, url, early_stop, _told(limits_of, guardrail),
+        filter_seen, engineer, url, early_stop, _told(limits_of, guardrail), memory, reflection,
     )  # fmt: skip
     from server.drive.run import run_drive
 

@@ -20,6 +20,7 @@ from mcp import Client
 from memory.noise import Sigma
 from server.answers import MemoryItem, StudyAnswer, TrialAnswer
 from server.drive import notes
+from server.drive.ablation import ablated
 from server.drive.desk import Desk, Refused, ServerGone
 from server.drive.dialogue import Dialogue, ModelFailed, open_dialogue
 from server.drive.plan import Plan
@@ -156,7 +157,8 @@ async def _tune(drive: Drive, reports: Path) -> None:
         await _older_best(drive, player, first)
         await play_policy(drive, player, first)
     if desk.finish is None:
-        await _finish(drive, not isinstance(player, Dialogue) and player.reflects)
+        learns = plan.memory == "on" and not isinstance(player, Dialogue) and player.reflects
+        await _finish(drive, learns)
     drive.written = await desk.notes()
 
 
@@ -189,7 +191,7 @@ async def _older_best(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
     why = f"what won on the older version of this dataset (study {previous.study_id})"
     proposal = Proposal(previous.changes, parent=first.trial_id, hypothesis=why)
     answer = await run(drive, proposal)
-    if policy.reflects:
+    if policy.reflects and drive.plan.reflection:
         await _reflect(drive, answer, proposal, None)
 
 
@@ -207,7 +209,8 @@ async def play_policy(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
     """Ask the policy, train what it proposes, write down what it taught; until it or the budget has nothing left."""
     desk = drive.desk_open
     proposal = _propose(drive, policy)
-    if policy.reflects:
+    reflects = policy.reflects and drive.plan.reflection
+    if reflects:
         await _reflect(drive, first, Proposal({}), proposal)
     while proposal is not None:
         try:
@@ -218,7 +221,7 @@ async def play_policy(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
             drive.remark(f"The server refused a trial, so the search ends here: {refusal}")
             return
         following = _propose(drive, policy)
-        if policy.reflects:
+        if reflects:
             await _reflect(drive, answer, proposal, following)
         if answer.duplicate and following == proposal:
             drive.remark(f"{policy.__class__.__name__} proposes {answer.trial_id} again, so the search ends here.")
@@ -234,7 +237,8 @@ def _propose(drive: Drive, policy: Policy) -> Proposal | None:
         return None
     history = desk.observations()
     rng = Random(f"{plan.seed}:{len(history)}")
-    return policy.propose(desk.space, history, desk.brief(), rng)
+    brief = ablated(desk.brief(), plan.memory, desk.space, plan.seed)
+    return policy.propose(desk.space, history, brief, rng)
 
 
 async def _reflect(drive: Drive, answer: TrialAnswer, proposal: Proposal, following: Proposal | None) -> None:

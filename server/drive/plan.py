@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import yaml
 
 from memory.records import EarlyStop
+from server.drive.ablation import MemoryMode
 
 PolicyName = Literal["playbook", "random", "tpe", "hybrid", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
@@ -59,6 +60,9 @@ class Plan:
     """Of a server elsewhere; only for the words of the report."""
     early_stop: EarlyStop = "auto"
     guardrails: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    memory: MemoryMode = "on"
+    reflection: bool = True
+    """Whether each trial's lesson is written down, by policies that do so."""
     wait_seconds: float = 45.0
 
     def study_arguments(self) -> dict[str, Any]:
@@ -100,6 +104,10 @@ class Plan:
         for name, limits in self.guardrails.items():
             for bound, value in limits.items():
                 words += ["--guardrail", f"{name}{SIGNS[bound]}{value:g}"]
+        if self.memory != "on":
+            words += ["--memory", self.memory]
+        if not self.reflection:
+            words += ["--no-reflection"]
         if self.url is not None:
             words += ["--url", self.url]
         if self.model is not None:

@@ -1,0 +1,49 @@
+"""server.drive.ablation: what each mode of --memory leaves of the brief, and what a drive writes in it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from memory.priors import Belief, Start
+from server.drive.ablation import MemoryMode, ablated
+from server.drive.cli import app
+from server.policies.base import Brief, Lesson
+from tests.test_priors import SPACE
+
+BRIEF = Brief(
+    "ndcg@10", "sasrec", {}, (Lesson("h-1", "heuristic", "dropout 0.2 beat 0.5", "a", "sasrec"),),
+    (Start({"learning_rate": 0.003}, 0.1, ("a",)),), (Belief("dropout", 0.2, 0.05), Belief("num_blocks", 1, -0.02)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["on", "frozen"])
+def test_memory_is_whole_where_it_is_read(mode: MemoryMode) -> None:
+    assert ablated(BRIEF, mode, SPACE, 0) is BRIEF
+
+
+def test_without_memory_nothing_of_it_is_left() -> None:
+    off = ablated(BRIEF, "off", SPACE, 0)
+    assert (off.memory, off.starts, off.beliefs, off.metric) == ((), (), (), "ndcg@10")
+
+
+def test_flipped_claims_expect_the_opposite() -> None:
+    found = ablated(BRIEF, "flipped", SPACE, 0)
+    assert [one.gain for one in found.beliefs] == [-0.05, 0.02]
+    assert (found.starts, found.memory) == ((), ())
+
+
+def test_a_permuted_memory_advises_as_much_but_by_chance_and_the_same_again() -> None:
+    found = [ablated(BRIEF, "permuted", SPACE, seed) for seed in range(9)]
+    assert all(sorted(one.gain for one in brief.beliefs) == [-0.02, 0.05] for brief in found)
+    assert len({str(brief.starts) for brief in found}) > 3
+    assert ablated(BRIEF, "permuted", SPACE, 3) == found[3]
+
+
+@pytest.mark.parametrize("words", [["--memory", "off"], ["--no-reflection"]])
+def test_switches_of_memory_do_not_go_with_a_model(words: list[str], tmp_path: Path) -> None:
+    given: list[Any] = ["--policy", "llm", "--model", "m", "--home", str(tmp_path), *words]
+    ended = CliRunner().invoke(app, given)
+    assert ended.exit_code == 2
+    assert "--memory and --no-reflection are for the policies that need no model" in ended.output.replace("\n", " ")

@@ -135,6 +135,18 @@ class Retest(Answer):
     seeds: list[int]
 
 
+class UserComparison(Answer):
+    """Two trainings user by user. It says nothing of other seeds."""
+
+    against: str
+    delta: float
+    low: float
+    high: float
+    gained: float
+    lost: float
+    words: str
+
+
 class TrialAnswer(Answer):
     study_id: str
     trial_id: str
@@ -184,6 +196,8 @@ class TrialAnswer(Answer):
     """With detail only: the whole configuration."""
     epochs_detail: list[dict[str, Any]] | None = None
     """With detail only: every epoch."""
+    users: UserComparison | None = None
+    """With detail only: a paired bootstrap over users against `compare_to`, else against the incumbent's best seed."""
     next: str
 
 

@@ -24,6 +24,7 @@ _LATER = {
     "trainer": "server.cli_trainer:app",
     "study": "server.cli_memory:study",
     "memory": "server.cli_memory:memory",
+    "compare": "server.cli_memory:compare",
     "export": "server.cli_takehome:export",
     "recommend": "server.cli_takehome:recommend",
 }

@@ -80,6 +80,17 @@ def report_study(
     typer.echo(written if as_json else folder / "report.md")
 
 
+def compare(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial_id, t-….")],
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="Another one, of the same data.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two trainings user by user: the difference of the study's metric with an interval over users."""
+    found = _call(home, "get_trial", trial_id=trial, wait_seconds=0, compare_to=other)["users"]
+    typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else found["words"])
+
+
 @memory.command("list")
 def list_memory(
     home: Home = None,

@@ -7,7 +7,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from server.executors.base import ATTEMPT_FILE, write_whole
 from server.stopping import words
@@ -15,7 +19,8 @@ from trainers.spec import RESULT_FILES, Epoch, EvaluationSpec, Revealed, TrialRe
 
 _EPOCHS = "epochs.jsonl"
 _CHECKPOINT = "checkpoint.safetensors"
-_OF_AN_ATTEMPT = (ATTEMPT_FILE, _EPOCHS, RESULT_FILES["run"], _CHECKPOINT, "validation_ranks.safetensors")
+_RANKS = "validation_ranks.safetensors"
+_OF_AN_ATTEMPT = (ATTEMPT_FILE, _EPOCHS, RESULT_FILES["run"], _CHECKPOINT, _RANKS)
 
 
 class Process(BaseModel):
@@ -32,6 +37,14 @@ class Tail(NamedTuple):
 
     epochs: tuple[Epoch, ...]
     offset: int
+
+
+def read_ranks(directory: Path) -> npt.NDArray[np.uint8] | None:
+    """The validation rank of every user, clipped at 255; None where the run left none that can be read."""
+    try:
+        return load_file(directory / _RANKS)["ranks"]
+    except (OSError, KeyError, SafetensorError):
+        return None
 
 
 def prepare(directory: Path, spec: TrialSpec) -> None:

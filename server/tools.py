@@ -14,14 +14,16 @@ from pydantic import Field
 
 from memory.records import EarlyStop, Expected, Study, Trial
 from server import admission, answers
+from server.admission import ProtocolError
 from server.brief import new_study, study_space, write_brief
 from server.calls import result, runtime_of, told
+from server.comparing import compared_with
 from server.guardrails import checked
 from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
 from server.reveal import finish_answer
 from server.runtime import Runtime
-from server.views import dataset_line, trial_answer
+from server.views import dataset_line, judgement_of, trial_answer
 from trainers.data import ensure, find_by_hash, list_datasets
 from trainers.spec import FilterSeen, Preset
 
@@ -161,16 +163,38 @@ async def run_trial(
 
 
 async def get_trial(
-    ctx: Context[Any, Any], trial_id: str, wait_seconds: Seconds = 0, detail: Literal["summary", "full"] = "summary"
+    ctx: Context[Any, Any],
+    trial_id: str,
+    wait_seconds: Seconds = 0,
+    detail: Literal["summary", "full"] = "summary",
+    compare_to: str | None = None,
 ) -> Annotated[CallToolResult, answers.TrialAnswer]:
     """Return a trial as run_trial does, waiting up to wait_seconds while it runs. Starts nothing.
 
-    detail="full" adds the whole configuration and every epoch. Example: get_trial(trial_id="t-…", wait_seconds=45).
+    detail="full" adds the whole configuration, every epoch, and a bootstrap over users against the incumbent, or
+    against the trial that `compare_to` names. Example: get_trial(trial_id="t-…", wait_seconds=45).
     """
     runtime = runtime_of(ctx)
     with told():
         await _wait(ctx, runtime, runtime.memory.trial(trial_id), wait_seconds)
-        return result(_answer(runtime, trial_id, detail=detail == "full"))
+        answer = _answer(runtime, trial_id, detail=detail == "full")
+        if detail == "full" or compare_to:
+            users = await anyio.to_thread.run_sync(_over_users, runtime, trial_id, compare_to)
+            answer = answer.model_copy(update={"users": users})
+        return result(answer)
+
+
+def _over_users(runtime: Runtime, trial_id: str, compare_to: str | None) -> answers.UserComparison | None:
+    """Against the trial that was asked for, or where none was, against the incumbent if that can be."""
+    memory, settings = runtime.memory, runtime.settings
+    trial = memory.trial(trial_id)
+    if compare_to is not None:
+        return compared_with(memory, settings, trial, compare_to)
+    against = judgement_of(memory, memory.study(trial.study_id), trial).against if trial.scored else None
+    try:
+        return compared_with(memory, settings, trial, against.best_trial.trial_id) if against else None
+    except ProtocolError:
+        return None
 
 
 async def cancel_trial(ctx: Context[Any, Any], trial_id: str) -> Annotated[CallToolResult, answers.TrialStatusAnswer]:

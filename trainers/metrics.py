@@ -40,6 +40,14 @@ def metrics_of(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
     return found
 
 
+def values_of(ranks: npt.NDArray[np.integer], metric: str) -> npt.NDArray[np.float64]:
+    """What each user adds to the mean of a metric, such as ndcg@10; `ranks` (users,) may be clipped beyond 20."""
+    ranks = np.asarray(ranks, dtype=np.int64)
+    name, _, cut = metric.partition("@")
+    worth = {"recall": np.ones(len(ranks)), "ndcg": 1 / np.log2(1.0 + ranks), "mrr": 1.0 / ranks}[name]
+    return np.where(ranks <= int(cut), worth, 0.0)
+
+
 def measures_of(lists: npt.NDArray[np.integer], events: npt.NDArray[np.integer]) -> dict[str, float]:
     """Coverage and popularity of `lists` (users, k) of recommended items, which -1 fills where no item was left.
 

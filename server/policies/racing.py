@@ -58,7 +58,7 @@ def usual_seconds(history: Sequence[Observation]) -> float:
 def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:
     """The leader, where a fresh seed of it is worth more than another configuration: it leads on a single one.
 
-    Replaying tables of real trainings, this beats both waiting for a verdict and a third seed at once: docs/replay.md.
+    On tables of real trainings this beat both waiting for a verdict and a third seed at once (benchmarks.replay).
     Once no configuration is left, a leader whose verdict is open gets a third seed, too.
     """
     leader = next(iter(ranked(history)), None)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Sequence
 
-from memory import claim_rows
-from memory.claims import Claim
+from memory import claim_rows, notes
+from memory.claims import Claim, ClaimError
 from memory.connection import Cursor
 from memory.effects import ALPHA, Evidence, Verdict, evidence_of, judge
+from memory.errors import MemoryFault
 from memory.landscape import Landscape
 from memory.priors import Belief, Start, beliefs_of, starts_of
 from memory.questions import Question, question
-from memory.records import Study, Trial
+from memory.records import Note, Study, Trial
 from memory.rows import value_columns
 from trainers.space import Config, Space, Value
 from trainers.spec import DatasetFacts
@@ -39,18 +40,18 @@ class ClaimBook:
         self._defaults: dict[str, str] = {}
         self._claims: dict[str, _Written] = {}
 
-    def landed(self, cursor: Cursor, study: Study, trial: Trial) -> None:
-        """Takes a trial that has just got its result, and judges anew the claims that its pairs speak of."""
+    def landed(self, cursor: Cursor, study: Study, trial: Trial) -> list[str]:
+        """Takes a trial that has just got its result; answers the claims that were judged anew by its pairs."""
         run = claim_rows.run(cursor, trial.trial_id, study)
         if run is None:
-            return
+            return []
         known = self._lands.get((study.dataset_hash, study.backbone))
         if known is not None:
             values, rests = _columns(study.space, trial.config)
             known.add(run, values, rests)
         land = known or self.land(cursor, study.dataset_hash, study.backbone)
         if land is None:
-            return
+            return []
         steps: dict[str, list[tuple[Value, Value]]] = {}
         for name, first, second in land.steps_of(run):
             steps.setdefault(name, []).append((first, second))
@@ -67,7 +68,7 @@ class ClaimBook:
                     shared[key] = evidence_of(claim, land, written_from)
                 if (one := shared[key]) is not None:
                     found[heuristic_id] = one
-        claim_rows.record(cursor, found, {name: claims[name][:2] for name in found})
+        return claim_rows.record(cursor, found, {name: claims[name][:2] for name in found})
 
     def _touching(self, cursor: Cursor, fields: Sequence[str], backbone: str) -> dict[str, _Written]:
         """The standing claims over any of these fields; each is parsed once."""
@@ -86,11 +87,28 @@ class ClaimBook:
         found = (evidence_of(claim, land, written_from) for land in lands if land is not None)
         return [one for one in found if one is not None]
 
-    def write(self, cursor: Cursor, heuristic_id: str, claim: Claim, found: Sequence[Evidence], forced: bool) -> None:
-        """Stores a claim with its first evidence and verdict."""
-        alpha = claim_rows.add(cursor, heuristic_id, claim, forced)
+    def add(
+        self, cursor: Cursor, study: Study, text: str, evidence: Sequence[str], supersedes: Sequence[str], claim: Claim,
+        force: bool,
+    ) -> Note:  # fmt: skip
+        """Stores a heuristic with its claim, first evidence and verdict; answers the one that claims this already.
+
+        Raises ClaimError where the data refute the claim and it is not forced.
+        """
+        if (known := claim_rows.same(cursor, claim)) is not None and known not in supersedes:
+            return notes.one(cursor, known)
+        found = self.weigh(cursor, claim, evidence)
+        against = judge(claim, found, ALPHA)
+        refuted = against.verdict == "refuted"
+        if refuted and not force:
+            raise ClaimError(f"{refusal(claim, against)} force=true writes it all the same, and marks it.")
+        note = notes.add(cursor, study.study_id, "heuristic", text, evidence, supersedes)
+        if note.claim is not None:
+            raise MemoryFault(f"{note.heuristic_id!r} says this already with another claim; supersede it.")
+        alpha = claim_rows.add(cursor, note.heuristic_id, claim, refuted)
         for one in found:
-            claim_rows.record(cursor, {heuristic_id: one}, {heuristic_id: (claim, alpha)})
+            claim_rows.record(cursor, {note.heuristic_id: one}, {note.heuristic_id: (claim, alpha)})
+        return notes.one(cursor, note.heuristic_id)
 
     def starts(self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str) -> list[Start]:
         """Where to begin a study, by the datasets that are most like its own."""
@@ -149,12 +167,6 @@ class ClaimBook:
                 space = Space.model_validate_json(row["space"])
                 self._defaults[row["study_id"]] = space.hash(space.default())
         return {row["study_id"]: self._defaults[row["study_id"]] for row in rows}
-
-
-def refuted_by(claim: Claim, found: Sequence[Evidence]) -> Verdict | None:
-    """The verdict where the data speak against the claim already, at the plain level."""
-    verdict = judge(claim, found, ALPHA)
-    return verdict if verdict.verdict == "refuted" else None
 
 
 def refusal(claim: Claim, against: Verdict) -> str:

@@ -97,10 +97,10 @@ def evidence(cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, list[Evi
     return found
 
 
-def record(cursor: Cursor, new: Mapping[str, Evidence], claims: Mapping[str, tuple[Claim, float]]) -> None:
-    """Stores new evidence, and the verdicts that it changes."""
+def record(cursor: Cursor, new: Mapping[str, Evidence], claims: Mapping[str, tuple[Claim, float]]) -> list[str]:
+    """Stores new evidence and the verdicts that it gives; answers whose it were."""
     if not new:
-        return
+        return []
     known = evidence(cursor, list(new))
     changed: dict[str, Evidence] = {}
     verdicts: dict[str, Verdict] = {}
@@ -115,6 +115,7 @@ def record(cursor: Cursor, new: Mapping[str, Evidence], claims: Mapping[str, tup
     told_at = stored_time(now())
     rows = [{"heuristic_id": name, "told_at": told_at, **vars(one)} for name, one in verdicts.items()]
     _insert(cursor, "claim_verdicts", rows)
+    return list(changed)
 
 
 def _insert(cursor: Cursor, table: str, rows: Sequence[Row]) -> None:

@@ -90,16 +90,12 @@ def one(cursor: Cursor, heuristic_id: str) -> Note:
     return _note(row)
 
 
-def listed(cursor: Cursor, study_id: str | None, kind: NoteKind | None, include_superseded: bool) -> list[Note]:
-    """Notes, oldest first; None means any study or any kind."""
-    rows = cursor.rows(
-        """SELECT * FROM note_states
-           WHERE ($study_id IS NULL OR study_id = $study_id) AND ($kind IS NULL OR kind = $kind)
-             AND ($include_superseded OR superseded_by IS NULL)
-           ORDER BY position""",
-        {"study_id": study_id, "kind": kind, "include_superseded": include_superseded},
-    )
-    return [_note(row) for row in rows]
+def listed(cursor: Cursor, heuristic_ids: Sequence[str] | None = None) -> dict[str, Note]:
+    """Every note, superseded ones too, or those of these ids; oldest first."""
+    chosen = "" if heuristic_ids is None else "WHERE heuristic_id IN (SELECT unnest($ids))"
+    values = {} if heuristic_ids is None else {"ids": list(heuristic_ids)}
+    rows = cursor.rows(f"SELECT * FROM note_states {chosen} ORDER BY position", values)
+    return {row["heuristic_id"]: _note(row) for row in rows}
 
 
 def _note(row: Row) -> Note:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from memory.records import Note
 from trainers.spec import DatasetFacts
@@ -122,7 +123,7 @@ def _matches(notes: Sequence[Note], query: str | None) -> dict[str, float] | Non
     wanted = set(_words(query or ""))
     if not wanted:
         return None
-    texts = [Counter(_words(note.text)) for note in notes]
+    texts = [_counted(note.text) for note in notes]
     mean_length = sum(text.total() for text in texts) / max(len(texts), 1)
     rarity: dict[str, float] = {}
     for word in wanted:
@@ -136,6 +137,11 @@ def _matches(notes: Sequence[Note], query: str | None) -> dict[str, float] | Non
             scores[note.heuristic_id] = score
     best = max(scores.values(), default=1.0)
     return {heuristic_id: score / best for heuristic_id, score in scores.items()}
+
+
+@lru_cache(maxsize=8192)
+def _counted(text: str) -> Counter[str]:
+    return Counter(_words(text))
 
 
 def _words(text: str) -> list[str]:

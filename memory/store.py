@@ -7,13 +7,14 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from memory import claim_rows, notes, trials
-from memory.claim_book import ClaimBook, refusal, refuted_by
-from memory.claims import Claim, ClaimError, checked
+from memory import notes, trials
+from memory.claim_book import ClaimBook
+from memory.claims import Claim, checked
 from memory.connection import Connection, Cursor, Row
 from memory.errors import MemoryFault, UnknownStudy
 from memory.lore import Lore
 from memory.migrations import migrate, shipped
+from memory.notebook import Notebook
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
 from memory.rows import as_json, new_id, now, read, stored_time
 from trainers.space import Space
@@ -33,6 +34,7 @@ class Memory:
         self._connection = connection
         self._book = ClaimBook()
         self._open: dict[str, Study] = {}
+        self._notebook = Notebook(connection)
         self.lore = Lore(connection, self._book)
 
     @classmethod
@@ -141,7 +143,8 @@ class Memory:
         with self._connection.write() as cursor:
             trial = trials.finish(cursor, result)
         with self._connection.write() as cursor:  # apart: a fault in judging claims must not lose the result
-            self._book.landed(cursor, self._open_study(cursor, trial.study_id), trial)
+            judged = self._book.landed(cursor, self._open_study(cursor, trial.study_id), trial)
+        self._notebook.refresh(judged)
         return trial
 
     def record_verdict(self, trial_id: str, verdict: str) -> None:
@@ -213,19 +216,11 @@ class Memory:
         with self._connection.write() as cursor:
             study = _study(cursor, study_id)
             if claim is None:
-                return notes.add(cursor, study_id, kind, text, evidence, supersedes)
-            claim = checked(claim, study.space)
-            if (known := claim_rows.same(cursor, claim)) is not None and known not in supersedes:
-                return notes.one(cursor, known)
-            found = self._book.weigh(cursor, claim, evidence)
-            against = refuted_by(claim, found)
-            if against is not None and not force:
-                raise ClaimError(f"{refusal(claim, against)} force=true writes it all the same, and marks it.")
-            note = notes.add(cursor, study_id, kind, text, evidence, supersedes)
-            if note.claim is not None:
-                raise MemoryFault(f"{note.heuristic_id!r} says this already with another claim; supersede it.")
-            self._book.write(cursor, note.heuristic_id, claim, found, against is not None)
-            return notes.one(cursor, note.heuristic_id)
+                note = notes.add(cursor, study_id, kind, text, evidence, supersedes)
+            else:
+                note = self._book.add(cursor, study, text, evidence, supersedes, checked(claim, study.space), force)
+        self._notebook.refresh([note.heuristic_id, *supersedes])
+        return note
 
     def note(self, heuristic_id: str) -> Note:
         """The note as it stands."""
@@ -236,8 +231,13 @@ class Memory:
         self, *, study_id: str | None = None, kind: NoteKind | None = None, include_superseded: bool = False
     ) -> list[Note]:
         """Notes, oldest first, of one study or all and of one kind or all."""
-        with self._connection.read() as cursor:
-            return notes.listed(cursor, study_id, kind, include_superseded)
+        return [
+            note
+            for note in self._notebook.all()
+            if study_id in (None, note.study_id)
+            and kind in (None, note.kind)
+            and (include_superseded or note.superseded_by is None)
+        ]
 
     def take_snapshot(self, study_id: str | None, shown: Sequence[str]) -> str:
         """Stores which ids one read of memory showed, and answers the snapshot's id."""

@@ -46,7 +46,7 @@ SELECT * EXCLUDE (newest) FROM (
 WHERE newest;
 
 CREATE VIEW claim_states AS
-SELECT c.*, v.transfer, coalesce(v.verdict, 'insufficient') AS verdict, coalesce(v.n_pairs, 0) AS n_pairs,
+SELECT c.*, coalesce(v.transfer, 'insufficient') AS transfer, coalesce(v.verdict, 'insufficient') AS verdict, coalesce(v.n_pairs, 0) AS n_pairs,
     coalesce(v.n_datasets, 0) AS n_datasets, v.effect, v.low, v.high
 FROM claims c
 LEFT JOIN (

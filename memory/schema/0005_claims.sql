@@ -46,8 +46,8 @@ SELECT * EXCLUDE (newest) FROM (
 WHERE newest;
 
 CREATE VIEW claim_states AS
-SELECT c.*, coalesce(v.transfer, 'insufficient') AS transfer, coalesce(v.verdict, 'insufficient') AS verdict, coalesce(v.n_pairs, 0) AS n_pairs,
-    coalesce(v.n_datasets, 0) AS n_datasets, v.effect, v.low, v.high
+SELECT c.*, coalesce(v.transfer, 'insufficient') AS transfer, coalesce(v.verdict, 'insufficient') AS verdict,
+    coalesce(v.n_pairs, 0) AS n_pairs, coalesce(v.n_datasets, 0) AS n_datasets, v.effect, v.low, v.high
 FROM claims c
 LEFT JOIN (
     SELECT * EXCLUDE (newest) FROM (

@@ -41,6 +41,16 @@ from trainers.spec import DatasetFacts
 PAGE = Path(__file__).parents[1] / "docs" / "transfer.md"
 ARMS = ("none", "best", "claims", "memory", "permuted", "flipped")
 TARGET = 0.9
+HEAD = """# What memory of other datasets saves
+
+Leave-one-dataset-out on tables of finished trainings: a study of the policy `hybrid` was replayed on each other dataset
+first, with the same seed, and what it left is all that memory holds. `best` are the best configurations of the other
+datasets without claims, `claims` what a distiller claims of single fields, `memory` both, `permuted` and `flipped` placebos
+(scores dealt out anew among configurations; gains turned into losses). "Times fewer" is the ERT of the same policy without
+memory by that with it, paired by cell and seed: below 1, memory costs trainings. "Later than none" counts the studies
+that it made slower.
+
+"""
 TEACHER = "hybrid"
 SETTING = Setting("replay", "replay")
 
@@ -244,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = page(answer, given.seeds, given.trainings)
     if given.write:
         words = f"python -m benchmarks.transfer --tables DIR --seeds {given.seeds} --policies {given.policies}"
-        PAGE.write_text(f"# What memory of other datasets saves\n\n{text}\nAgain: `{words}`\n", encoding="utf-8")
+        PAGE.write_text(f"{HEAD}{text}\nAgain: `{words}`\n", encoding="utf-8")
     print(json.dumps(answer, indent=1) if given.as_json else text)
     return 0
 

@@ -47,8 +47,8 @@ Leave-one-dataset-out on tables of finished trainings: a study of the policy `hy
 first, with the same seed, and what it left is all that memory holds. `best` are the best configurations of the other
 datasets without claims, `claims` what a distiller claims of single fields, `memory` both, `permuted` and `flipped` are
 placebos (scores dealt out anew among configurations; gains turned into losses). "Times fewer" is the ERT of the same
-policy without memory by that with it, paired by cell and seed: below 1, memory costs trainings. "Later than none" counts
-the studies that it made slower.
+policy without memory by that with it, paired by cell and seed: below 1, memory costs trainings. "Later than none"
+counts the studies that it made slower.
 
 """
 TEACHER = "hybrid"

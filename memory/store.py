@@ -79,10 +79,9 @@ class Memory:
 
     def _open_study(self, cursor: Cursor, study_id: str) -> Study:
         """The study; read once while it is open, for nothing of it changes but its end."""
-        known = self._open.get(study_id)
-        if known is None or cursor.row("SELECT 1 FROM study_ends WHERE study_id = $id", {"id": study_id}):
-            known = self._open[study_id] = _study(cursor, study_id)
-        return known
+        if study_id not in self._open:
+            self._open[study_id] = _study(cursor, study_id)
+        return self._open[study_id]
 
     def studies(self) -> list[Study]:
         """All studies, newest first."""
@@ -96,6 +95,7 @@ class Memory:
             _study(cursor, study_id)
             values = {"id": study_id, "now": stored_time(now())}
             cursor.run("INSERT INTO study_ends VALUES ($id, $now) ON CONFLICT DO NOTHING", values)
+            self._open.pop(study_id, None)
 
     # Trials
 

@@ -1,158 +1,19 @@
-"""Space: what everyone but the trainer reads of the knobs: fields, bounds, scale, neutral, group, condition."""
+"""Space: what everyone but the trainer reads of the knobs: all fields of a backbone, and what a configuration is."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
-from math import exp, log
-from typing import Annotated, Any, Literal, cast
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
-Value = bool | int | float | str
-Config = dict[str, Value]
-Group = Literal["architecture", "training", "regularization", "scoring"]
-Kind = Literal["int", "float", "bool", "choice"]
+from trainers.knobs import Condition, Config, Field, Group, Kind, Knob, SpaceError, Value
 
-
-class SpaceError(ValueError):
-    """A value or field that the space does not admit; the message says what is allowed and what to do."""
-
-
-class Condition(BaseModel):
-    """Another field has one of `values`, or, where none are named, a number above `above`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    field: str
-    values: tuple[Value, ...] = ()
-    above: float = 0.0
-
-    def holds(self, config: Mapping[str, Value]) -> bool:
-        """Whether it is so in `config`."""
-        value = config[self.field]
-        if self.values:
-            return value in self.values
-        return not isinstance(value, (bool, str)) and value > self.above
-
-    def words(self) -> str:
-        """Such as `loss="bce" or "gbce"`, or `item_cf_alpha above 0`."""
-        if self.values:
-            return f"{self.field}=" + " or ".join(json.dumps(value) for value in self.values)
-        return f"{self.field} above {self.above:g}"
-
-
-def _conditions(given: Any) -> Any:
-    """Conditions as studies kept them before there could be several: a field and its values."""
-    if given is None:
-        return ()
-    parts = cast(Sequence[Any], given)
-    if isinstance(given, (list, tuple)) and len(parts) == 2 and isinstance(parts[0], str):
-        return ({"field": parts[0], "values": parts[1]},)
-    return parts
-
-
-Conditions = Annotated[tuple[Condition, ...], BeforeValidator(_conditions)]
-"""One of them makes a field active; a field without conditions always is."""
-
-
-@dataclass(frozen=True)
-class Knob:
-    """Bounds and meaning of one field, written once, as `Annotated` metadata on a spec class.
-
-    `zero` admits 0 (off) beside the range low..high. One condition of `when` makes the field active, where it has any.
-    `neutral` is the behaviour before the field existed: a field at its neutral value is left out of hashes.
-    """
-
-    group: Group
-    low: float | None = None
-    high: float | None = None
-    scale: Literal["linear", "log"] = "linear"
-    zero: bool = False
-    when: tuple[Condition, ...] = ()
-    neutral: Value | None = None
-    about: str = ""
-
-
-class Field(BaseModel):
-    """One tunable field of a space."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    kind: Kind
-    default: Value
-    group: Group
-    low: float | None = None
-    high: float | None = None
-    scale: Literal["linear", "log"] = "linear"
-    zero: bool = False
-    choices: tuple[Value, ...] = ()
-    when: Conditions = ()
-    neutral: Value | None = None
-    fixed: bool = False
-    about: str = ""
-
-    def allowed(self) -> str:
-        """The admitted values in words, for messages and briefs."""
-        if self.fixed:
-            return f"fixed at {self.default!r}"
-        if self.kind == "bool" and not self.choices:
-            return "true or false"
-        if self.choices:
-            return "one of " + ", ".join(json.dumps(choice) for choice in self.choices)
-        low, high = (f"{bound:g}" for bound in (self.low or 0, self.high or 0))
-        return ("0 or " if self.zero else "") + f"{low} to {high}" + (" (log scale)" if self.scale == "log" else "")
-
-    def check(self, value: Any) -> Value:
-        """The value in this field's own type; raises SpaceError naming the value and what is allowed."""
-        typed = _typed(self, value)
-        if typed is None or not self._admits(typed):
-            raise SpaceError(f"{self.name}={value!r} is not allowed: {self.name} is {self.allowed()}.")
-        return typed
-
-    def _admits(self, value: Value) -> bool:
-        if self.fixed:
-            return value == self.default
-        if self.choices:
-            return value in self.choices
-        if isinstance(value, (bool, str)):
-            return self.kind == "bool"
-        if self.zero and value == 0:
-            return True
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-
-    def at(self, fraction: float) -> Value:
-        """The value at `fraction` (0..1) of this field's range, on its scale: how policies walk any field alike."""
-        if self.fixed:
-            return self.default
-        options = self.choices or ((False, True) if self.kind == "bool" else ())
-        if options:
-            return options[min(int(fraction * len(options)), len(options) - 1)]
-        low, high = float(self.low or 0), float(self.high or 0)
-        if self.scale == "log":
-            number = exp(log(low) + fraction * (log(high) - log(low)))
-        else:
-            number = low + fraction * (high - low)
-        number = min(max(number, low), high)
-        return round(number) if self.kind == "int" else float(f"{number:.4g}")
-
-
-def _typed(field: Field, value: Any) -> Value | None:
-    """`value` as the field's type, or None where that would change its meaning."""
-    if field.kind == "bool":
-        return value if isinstance(value, bool) else None
-    if field.kind == "choice":
-        return value if isinstance(value, (str, bool, int, float)) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        return None
-    if field.kind == "int":
-        return int(value) if float(value).is_integer() else None
-    return float(value)
+__all__ = ["Condition", "Config", "Field", "Group", "Kind", "Knob", "Space", "SpaceError", "Value"]
 
 
 class Space(BaseModel):
@@ -223,7 +84,7 @@ class Space(BaseModel):
 
         A default that falls outside moves to the nearest admitted value, so trial 0 stays inside the study's space.
         """
-        narrowed = {name: _narrow(self.field(name), limit) for name, limit in wanted.items()}
+        narrowed = {name: self.field(name).narrowed(limit) for name, limit in wanted.items()}
         space = self.model_copy(update={"fields": tuple(narrowed.get(f.name, f) for f in self.fields)})
         space.check(space.default())
         return space
@@ -270,33 +131,3 @@ class Space(BaseModel):
                 names |= more
             found[field.name] = frozenset(names)
         return found
-
-
-def _narrow(field: Field, limit: Any) -> Field:
-    if isinstance(limit, Mapping):
-        bounds = cast(Mapping[str, Any], limit)
-        if not bounds or set(bounds) - {"low", "high"} or field.low is None or field.choices:
-            raise SpaceError(
-                f"space for {field.name} must be a value, a list of choices"
-                + ("" if field.low is None else ', or {"low": …, "high": …}')
-                + f"; got {dict(bounds)!r}."
-            )
-        low, high = (float(field.check(bounds.get(k, v))) for k, v in (("low", field.low), ("high", field.high)))
-        if low > high:
-            raise SpaceError(f"space for {field.name} has low={low:g} above high={high:g}.")
-        zero = field.zero and bounds.get("low", 0) == 0
-        if zero:
-            low = field.low  # 0 is the switch-off value beside the range, never its end
-        default = float(field.default)
-        if not (low <= default <= high or (zero and default == 0)):
-            default = min(max(default, low), high)
-        update = {"low": low, "high": high, "default": _typed(field, default), "zero": zero}
-        return field.model_copy(update=update)
-    if isinstance(limit, (list, tuple)):
-        items = list(cast(Sequence[Any], limit))
-        if not items:
-            raise SpaceError(f"space for {field.name} is an empty list; give at least one value.")
-        choices = tuple(field.check(item) for item in items)
-        default = field.default if field.default in choices else choices[0]
-        return field.model_copy(update={"choices": choices, "default": default, "fixed": len(choices) == 1})
-    return field.model_copy(update={"default": field.check(limit), "fixed": True})

@@ -25,8 +25,9 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from benchmarks.invented import METRIC, facts
 from benchmarks.replay import policy
-from benchmarks.replay_loop import METRIC, play
+from benchmarks.replay_loop import play
 from benchmarks.tables import table
 from benchmarks.transfer import landscape_of
 from memory.claims import Claim, read_claim
@@ -36,7 +37,7 @@ from server.policies.base import Brief, Observation, Policy, Proposal, ranked, t
 from server.policies.sampling import every, untried
 from trainers.fields import space_of
 from trainers.space import Config, Space
-from trainers.spec import SPECS, DatasetFacts
+from trainers.spec import SPECS
 
 PAGE = Path(__file__).parents[1] / "docs" / "claims.md"
 SIGMA = 0.03
@@ -133,15 +134,11 @@ def repeat(known: bool, name: str, datasets: int, trainings: int, seed: int) -> 
     configs = {space.hash(config): config for config in every(space)}
     all_claims = claims()
     for dataset in range(datasets):
-        facts = DatasetFacts(
-            users=5000, items=500, interactions=40_000, mean_length=8.0 + dataset, p50_length=7.0, p90_length=12.0,
-            p95_length=15.0, density=0.016, item_gini=0.5, repeat_rate=0.0, timestamp_tie_rate=None,
-            ascending_id_rate=0.5,
-        )  # fmt: skip
+        known_facts = facts(mean_length=8.0 + dataset)
         drawn = Drawn(f"d{dataset}", space, configs, {}, known, f"{seed}:{dataset}")
         make = partial(_made, name)
-        book = play(drawn, space, facts, make, seed * 1000 + dataset, trainings)
-        land = landscape_of(book, f"d{dataset}", facts, space)
+        book = play(drawn, space, known_facts, make, seed * 1000 + dataset, trainings)
+        land = landscape_of(book, f"d{dataset}", known_facts, space)
         for place, (claim, _) in enumerate(all_claims):
             if (one := evidence_of(claim, land)) is not None:
                 evidence.setdefault(place, []).append(one)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -24,6 +24,7 @@ from typing import Any
 import anyio
 from mcp import Client
 
+from benchmarks.invented import METRIC, facts, study
 from benchmarks.tables import table
 from memory.claim_rows import change_key
 from memory.claims import Claim
@@ -37,10 +38,9 @@ from server.policies.sampling import values_of
 from server.runtime import open_runtime
 from server.settings import Settings
 from trainers.fields import space_of
-from trainers.space import Config, Space
-from trainers.spec import SPECS, DatasetFacts, TrialResult
+from trainers.space import Config
+from trainers.spec import SPECS, TrialResult
 
-METRIC = "ndcg@10"
 PER_STUDY = 200
 CONFIGURATIONS = 1000
 BATCH = 5000
@@ -64,32 +64,19 @@ def configurations(draw: Random) -> list[Config]:
     return list(found.values())
 
 
-def facts_of(number: int) -> DatasetFacts:
-    """Meta-features that differ from dataset to dataset."""
-    users = 1000 * (number + 1)
-    return DatasetFacts(
-        users=users, items=500 + 300 * number, interactions=9 * users, mean_length=5.0 + number, p50_length=6.0,
-        p90_length=20.0, p95_length=30.0, density=0.01, item_gini=0.5, repeat_rate=0.0, timestamp_tie_rate=None,
-        ascending_id_rate=0.5,
-    )  # fmt: skip
-
-
-def study_of(study_id: str, dataset: int, space: Space) -> Study:
-    return Study(
-        study_id=study_id, created_at=datetime.now(UTC), dataset=f"d{dataset}", dataset_hash=f"hash{dataset}",
-        split="leave-one-out", facts=facts_of(dataset), backbone="sasrec", metric=METRIC, preset="strong", space=space,
-        filter_seen="auto", max_trials=None, budget_seconds=None, trial_seconds=None, policy="client", seed=0,
-        brief='{"baselines": {}, "synthetic": false, "filter": "yes"}',
-    )  # fmt: skip
+def study_of(study_id: str, dataset: int) -> Study:
+    """A study of one of the datasets, whose sizes differ."""
+    known = facts(users=1000 * (dataset + 1), mean_length=5.0 + dataset)
+    return study(SPACE, f"d{dataset}", known, study_id=study_id, policy="client")
 
 
 def fill(path: Path, trials: int, heuristics: int, datasets: int) -> str:
     """Makes the store; answers the id of its last study."""
     draw = Random(0)
     memory = Memory.open(path)
-    studies = [study_of(f"s-{number}", number % datasets, SPACE) for number in range(max(1, trials // PER_STUDY))]
-    for study in studies:
-        memory.add_study(study)
+    studies = [study_of(f"s-{number}", number % datasets) for number in range(max(1, trials // PER_STUDY))]
+    for one in studies:
+        memory.add_study(one)
     memory.close()
     configs = configurations(draw)
     columns = [value_columns(SPACE, config) for config in configs]

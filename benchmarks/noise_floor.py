@@ -18,23 +18,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from statistics import fmean
 
+from benchmarks.invented import BEGAN, METRIC, facts, study
 from benchmarks.tables import table
-from memory.records import Study, Trial
+from memory.records import Trial
 from server import studies
 from trainers.fields import space_of
-from trainers.space import Config, Space
-from trainers.spec import SPECS, DatasetFacts
+from trainers.space import Config
+from trainers.spec import SPECS
 
 PAGE = Path(__file__).parents[1] / "docs" / "noise.md"
 COMMAND = "python -m benchmarks.noise_floor"
-METRIC = "ndcg@10"
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-USERS = 5000
 SIGMAS = ((0.003, 0.006), (0.006, 0.012), (0.012, 0.025), (0.025, 0.05))
 DEFAULT_SEEDS, CONFIGURATIONS = 3, 30
 WILD_SHARE, WILD = 1 / 3, (2.0, 3.0)
@@ -74,7 +71,7 @@ class Simulated:
         self._rng = Random(f"{seed}:{low}:{effect}")
         self.sigma = math.exp(self._rng.uniform(math.log(low), math.log(high)))
         space = space_of(SPECS["sasrec"])
-        self._study = _study(space)
+        self._study = study(space, "simulated", facts())
         self._default = space.default()
         self._names = [space.hash(self._default), *(f"c{number}" for number in range(1, CONFIGURATIONS + 1))]
         place = self._rng.randrange(1, CONFIGURATIONS + 1) if effect else None
@@ -128,21 +125,9 @@ class Simulated:
         return (fmean(own) / fmean(default) - 1) / self.sigma
 
 
-def _study(space: Space) -> Study:
-    facts = DatasetFacts(
-        users=USERS, items=500, interactions=40_000, mean_length=8.0, p50_length=7.0, p90_length=12.0, p95_length=15.0,
-        density=0.016, item_gini=0.5, repeat_rate=0.0, timestamp_tie_rate=None, ascending_id_rate=0.5,
-    )  # fmt: skip
-    return Study(
-        study_id="s-simulated", created_at=BEGAN, dataset="simulated", dataset_hash="simulated", split="leave-one-out",
-        facts=facts, backbone=space.backbone, metric=METRIC, preset="strong", space=space, filter_seen="auto",
-        max_trials=None, budget_seconds=None, trial_seconds=None, policy="simulated", seed=0, brief="{}",
-    )  # fmt: skip
-
-
 def _trial(number: int, config_hash: str, seed: int, score: float, config: Config) -> Trial:
     return Trial(
-        trial_id=f"t-{number}-{seed}", study_id="s-simulated", parent=None, changes={}, config=config,
+        trial_id=f"t-{number}-{seed}", study_id="s-invented", parent=None, changes={}, config=config,
         config_hash=config_hash, seed=seed, number=number, created_at=BEGAN, status="ok", validation={METRIC: score},
     )  # fmt: skip
 

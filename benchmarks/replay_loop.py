@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from random import Random
 
+from benchmarks.invented import BEGAN, METRIC, study
 from memory.priors import Belief, Start
 from memory.records import Study, Trial
 from server import admission, studies
@@ -16,8 +16,6 @@ from server.policies.base import Brief, Observation, Policy, Proposal
 from trainers.space import Space
 from trainers.spec import DatasetFacts
 
-METRIC = "ndcg@10"
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = 20
 """Proposals in a row that train nothing new, after which a policy is taken to have nothing left."""
 
@@ -51,7 +49,7 @@ def play(
 
     `starts` and `beliefs` are what memory advises.
     """
-    book = Replayed(_study(space, table.dataset, facts, seed), table, [], [], [])
+    book = Replayed(study(space, table.dataset, facts, filter_seen="reference", seed=seed), table, [], [], [])
     policy, idle = make(), 0
     known = {"users": float(facts.users), "mean_length": facts.mean_length}
     brief = Brief(METRIC, space.backbone, known, starts=starts, beliefs=beliefs)
@@ -65,9 +63,8 @@ def play(
 
 def _train(book: Replayed, proposal: Proposal) -> bool:
     """Answers one proposal from the table; whether it was new."""
-    study = book.study
     new = admission.plan_trial(
-        study, book.trials, proposal.changes, proposal.parent, proposal.replicate_of, None
+        book.study, book.trials, proposal.changes, proposal.parent, proposal.replicate_of, None
     )  # fmt: skip
     if any(one.config_hash == new.config_hash and one.seed == new.seed for one in book.trials):
         return False
@@ -78,10 +75,10 @@ def _train(book: Replayed, proposal: Proposal) -> bool:
         **new.model_dump(), trial_id=f"t-{len(book.trials)}", number=number, created_at=BEGAN, status=found.status,
         validation=found.validation, best_epoch=found.best_epoch, epochs=len(found.epochs), seconds=found.seconds,
     )  # fmt: skip
-    judged = studies.verdict(study, trial, [*book.trials, trial])
+    judged = studies.verdict(book.study, trial, [*book.trials, trial])
     told = judged.comparison.verdict if judged.comparison else None
     book.trials.append(trial.model_copy(update={"verdict": told}))
-    score = studies.score_of(study, trial)
+    score = studies.score_of(book.study, trial)
     book.history.append(
         Observation(
             trial_id=trial.trial_id, number=number, config=trial.config, seed=trial.seed, status=trial.status,
@@ -91,15 +88,7 @@ def _train(book: Replayed, proposal: Proposal) -> bool:
             epochs=trial.epochs, best_epoch=trial.best_epoch,
         )
     )  # fmt: skip
-    best = studies.chosen(study, book.trials)
+    best = studies.chosen(book.study, book.trials)
     leading = best.config_hash if best else trial.config_hash
     book.steps.append(Step(trial.config_hash, leading))
     return True
-
-
-def _study(space: Space, dataset: str, facts: DatasetFacts, seed: int) -> Study:
-    return Study(
-        study_id="s-replay", created_at=BEGAN, dataset=dataset, dataset_hash=dataset, split="leave-one-out",
-        facts=facts, backbone=space.backbone, metric=METRIC, preset="strong", space=space, filter_seen="reference",
-        max_trials=None, budget_seconds=None, trial_seconds=None, policy="replay", seed=seed, brief="{}",
-    )  # fmt: skip

@@ -34,7 +34,6 @@ from memory.distill import lessons_of
 from memory.landscape import Landscape, Setting
 from memory.landscape import Run as Training
 from memory.priors import Belief, Start, beliefs_of, starts_of
-from memory.rows import value_columns
 from trainers.space import Space
 from trainers.spec import DatasetFacts
 
@@ -65,8 +64,6 @@ def landscape_of(book: Replayed, dataset_hash: str, facts: DatasetFacts, space: 
     for order, trial in enumerate(book.trials):
         if not trial.scored:
             continue
-        columns = value_columns(space, trial.config)
-        names = [str(name) for name in columns["fields"]]
         parent = hashes.get(trial.parent or "")
         run = Training(
             trial_id=f"{dataset_hash}:{trial.trial_id}", setting=SETTING, config_hash=trial.config_hash,
@@ -74,8 +71,7 @@ def landscape_of(book: Replayed, dataset_hash: str, facts: DatasetFacts, space: 
             order=order, parent=parent if parent != trial.config_hash else None,
             is_default=trial.config_hash == default,
         )  # fmt: skip
-        rests = dict(zip(names, map(str, columns["rests"]), strict=True))
-        land.add(run, {name: trial.config[name] for name in names}, rests)
+        land.add(run, trial.config, space.rests(trial.config))
     return land
 
 

@@ -11,24 +11,12 @@ from memory.connection import Cursor
 from memory.effects import ALPHA, Evidence, Verdict, evidence_of, judge
 from memory.errors import MemoryFault
 from memory.landscape import Landscape
-from memory.priors import Belief, Start, beliefs_of, starts_of
-from memory.questions import Question, question
 from memory.records import Note, Study, Trial
-from memory.rows import value_columns
-from trainers.space import Config, Space, Value
-from trainers.spec import DatasetFacts
+from trainers.space import Space, Value
 
-NEAREST = 8
-"""Datasets that advise a new study, the most similar ones."""
-BELIEFS = 8
-"""Fields that claims speak of to a new study, at most."""
-CONTRADICTIONS = 100
-"""Pairs of claims looked at for open questions, at most."""
 KEPT = 16
 """Landscapes held in memory, those used last; any other is read again when it is asked for."""
-
-
-_Written = tuple[Claim, float, frozenset[str]]
+Written = tuple[Claim, float, frozenset[str]]
 """A claim with what it may spend on being wrong, and the trials that it was written from."""
 
 
@@ -38,7 +26,7 @@ class ClaimBook:
     def __init__(self) -> None:
         self._lands: OrderedDict[tuple[str, str], Landscape] = OrderedDict()
         self._defaults: dict[str, str] = {}
-        self._claims: dict[str, _Written] = {}
+        self._claims: dict[str, Written] = {}
 
     def landed(self, cursor: Cursor, study: Study, trial: Trial) -> list[str]:
         """Takes a trial that has just got its result; answers the claims that were judged anew by its pairs."""
@@ -47,15 +35,14 @@ class ClaimBook:
             return []
         known = self._lands.get((study.dataset_hash, study.backbone))
         if known is not None:
-            values, rests = _columns(study.space, trial.config)
-            known.add(run, values, rests)
+            known.add(run, trial.config, study.space.rests(trial.config))
         land = known or self.land(cursor, study.dataset_hash, study.backbone)
         if land is None:
             return []
         steps: dict[str, list[tuple[Value, Value]]] = {}
         for name, first, second in land.steps_of(run):
             steps.setdefault(name, []).append((first, second))
-        claims = self._touching(cursor, list(steps), study.backbone)
+        claims = self.touching(cursor, list(steps), study.backbone)
         shared: dict[Hashable, Evidence | None] = {}
         found: dict[str, Evidence] = {}
         for heuristic_id, (claim, _, written_from) in claims.items():
@@ -68,13 +55,15 @@ class ClaimBook:
                     shared[key] = evidence_of(claim, land, written_from)
                 if (one := shared[key]) is not None:
                     found[heuristic_id] = one
-        return claim_rows.record(cursor, found, {name: claims[name][:2] for name in found})
+        new = {name: [one] for name, one in found.items()}
+        return claim_rows.record(cursor, new, {name: claims[name][:2] for name in found})
 
-    def _touching(self, cursor: Cursor, fields: Sequence[str], backbone: str) -> dict[str, _Written]:
-        """The standing claims over any of these fields; each is parsed once."""
-        return self._written(cursor, claim_rows.touching(cursor, fields, backbone))
+    def touching(self, cursor: Cursor, fields: Sequence[str], backbone: str) -> dict[str, Written]:
+        """The standing claims over any of these fields that may speak of the backbone."""
+        return self.written(cursor, claim_rows.touching(cursor, fields, backbone))
 
-    def _written(self, cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, _Written]:
+    def written(self, cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, Written]:
+        """The claims of these heuristics as they were written; each is parsed once."""
         unread = [name for name in heuristic_ids if name not in self._claims]
         for row in claim_rows.written(cursor, unread) if unread else ():
             claim = Claim.model_validate_json(row["claim"])
@@ -83,7 +72,8 @@ class ClaimBook:
 
     def weigh(self, cursor: Cursor, claim: Claim, written_from: Collection[str]) -> list[Evidence]:
         """What all that is known says of a claim, without the trials that it is written from."""
-        lands = (self.land(cursor, *place) for place in claim_rows.places(cursor))
+        places = [place for place in claim_rows.places(cursor) if claim.scope.backbone in (None, place[1])]
+        lands = (self.land(cursor, *place) for place in places)
         found = (evidence_of(claim, land, written_from) for land in lands if land is not None)
         return [one for one in found if one is not None]
 
@@ -106,42 +96,8 @@ class ClaimBook:
         if note.claim is not None:
             raise MemoryFault(f"{note.heuristic_id!r} says this already with another claim; supersede it.")
         alpha = claim_rows.add(cursor, note.heuristic_id, claim, refuted)
-        for one in found:
-            claim_rows.record(cursor, {note.heuristic_id: one}, {note.heuristic_id: (claim, alpha)})
+        claim_rows.record(cursor, {note.heuristic_id: found}, {note.heuristic_id: (claim, alpha)})
         return notes.one(cursor, note.heuristic_id)
-
-    def starts(self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str) -> list[Start]:
-        """Where to begin a study, by the datasets that are most like its own."""
-        return starts_of(self._near(cursor, space.backbone, facts), facts, space, metric)
-
-    def beliefs(self, cursor: Cursor, space: Space, facts: DatasetFacts, metric: str) -> list[Belief]:
-        """What claims expect of single fields in a study, the most first."""
-        names = [field.name for field in space.free()]
-        claims = [(name, one[0]) for name, one in self._touching(cursor, names, space.backbone).items()]
-        found = beliefs_of(claims, self._near(cursor, space.backbone, facts), facts, space, metric)
-        return sorted(found, key=lambda one: -abs(one.gain))[:BELIEFS]
-
-    def _near(self, cursor: Cursor, backbone: str, facts: DatasetFacts) -> list[Landscape]:
-        near = claim_rows.nearest(cursor, backbone, facts, NEAREST)
-        found = (self.land(cursor, dataset_hash, backbone) for dataset_hash in near)
-        return [land for land in found if land is not None and land.runs]
-
-    def questions(self, cursor: Cursor) -> list[Question]:
-        """What standing claims leave open by contradicting each other."""
-        pairs = claim_rows.contradictions(cursor, CONTRADICTIONS)
-        ids = list(dict.fromkeys(name for pair in pairs for name in pair))
-        claims, evidence = self._written(cursor, ids), claim_rows.evidence(cursor, ids)
-        facts = claim_rows.facts(cursor)
-        found = (
-            question(
-                pair,
-                (claims[pair[0]][0], claims[pair[1]][0]),
-                {one.dataset_hash: one for one in evidence.get(pair[0], [])},
-                facts,
-            )
-            for pair in pairs
-        )
-        return [one for one in found if one is not None]
 
     def land(self, cursor: Cursor, dataset_hash: str, backbone: str) -> Landscape | None:
         """All that is known of a backbone on a dataset content."""
@@ -174,12 +130,3 @@ def refusal(claim: Claim, against: Verdict) -> str:
     low, high = (f"{100 * bound:+.1f} %" for bound in (against.low or 0.0, against.high or 0.0))
     pairs = "1 matched pair" if against.n_pairs == 1 else f"{against.n_pairs} matched pairs"
     return f"The data refute this already: over {pairs} {claim.change.field} did {low} to {high} ({claim.words()})."
-
-
-def _columns(space: Space, config: Config) -> tuple[Config, dict[str, str]]:
-    columns = value_columns(space, config)
-    names: Sequence[str] = [str(name) for name in columns["fields"]]
-    values: dict[str, Value] = {
-        name: float(config[name]) if not isinstance(config[name], str) else config[name] for name in names
-    }
-    return values, dict(zip(names, map(str, columns["rests"]), strict=True))

@@ -97,25 +97,27 @@ def evidence(cursor: Cursor, heuristic_ids: Sequence[str]) -> dict[str, list[Evi
     return found
 
 
-def record(cursor: Cursor, new: Mapping[str, Evidence], claims: Mapping[str, tuple[Claim, float]]) -> list[str]:
-    """Stores new evidence and the verdicts that it gives; answers whose it were."""
+def record(
+    cursor: Cursor, new: Mapping[str, Sequence[Evidence]], claims: Mapping[str, tuple[Claim, float]]
+) -> list[str]:
+    """Stores what is new of the evidence and the verdicts that it gives; answers whose it were."""
     if not new:
         return []
     known = evidence(cursor, list(new))
-    changed: dict[str, Evidence] = {}
+    fresh: list[Row] = []
     verdicts: dict[str, Verdict] = {}
-    for heuristic_id, one in new.items():
-        before = {(old.dataset_hash, old.backbone): old for old in known.get(heuristic_id, [])}
-        if before.get((one.dataset_hash, one.backbone)) == one:
-            continue
-        before[one.dataset_hash, one.backbone] = one
-        changed[heuristic_id] = one
-        verdicts[heuristic_id] = judge(claims[heuristic_id][0], list(before.values()), claims[heuristic_id][1])
-    _insert(cursor, "claim_evidence", [{"heuristic_id": name, **vars(one)} for name, one in changed.items()])
+    for heuristic_id, found in new.items():
+        there = {(old.dataset_hash, old.backbone): old for old in known.get(heuristic_id, [])}
+        changed = [one for one in found if there.get((one.dataset_hash, one.backbone)) != one]
+        if changed:
+            there |= {(one.dataset_hash, one.backbone): one for one in changed}
+            fresh += [{"heuristic_id": heuristic_id, **vars(one)} for one in changed]
+            verdicts[heuristic_id] = judge(claims[heuristic_id][0], list(there.values()), claims[heuristic_id][1])
+    _insert(cursor, "claim_evidence", fresh)
     told_at = stored_time(now())
     rows = [{"heuristic_id": name, "told_at": told_at, **vars(one)} for name, one in verdicts.items()]
     _insert(cursor, "claim_verdicts", rows)
-    return list(changed)
+    return list(verdicts)
 
 
 def _insert(cursor: Cursor, table: str, rows: Sequence[Row]) -> None:

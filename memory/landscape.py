@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from memory.noise import Sigma, estimate
@@ -72,19 +72,18 @@ class Landscape:
     """What memory/priors.py has worked out of two configurations."""
     gains: dict[str, tuple[int, list[Gain]]] = field(default_factory=dict[str, tuple[int, list[Gain]]])
     """By metric, what it has worked out of so many runs."""
-    _groups: dict[tuple[Setting, str, str], list[str]] = field(
-        default_factory=dict[tuple[Setting, str, str], list[str]]
-    )
+    _groups: dict[Group, list[str]] = field(default_factory=dict[Group, list[str]])
     """By setting, field and the hash of the rest: the configurations that share it, in the order of their first run."""
     _rests: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     _steps: dict[str, dict[Step, list[Pair]]] = field(default_factory=dict[str, dict[Step, list[Pair]]])
     _noises: dict[str, tuple[int, Sigma]] = field(default_factory=dict[str, tuple[int, Sigma]])
     _repeats: int = 0
 
-    def add(self, run: Run, values: Mapping[str, Value], rests: Mapping[str, str]) -> None:
-        """Takes a run; `rests` holds, by field, the hash of its configuration without that field.
+    def add(self, run: Run, config: Mapping[str, Value], rests: Mapping[str, str]) -> None:
+        """Takes a run of `config`; `rests` (Space.rests) names the fields that have an effect in it.
 
-        A seed that is there already on the same weights is the same evidence and is left out.
+        Numbers and switches are kept as the store keeps them, so that what was read and what landed are alike. A seed
+        that is there already on the same weights is the same evidence and is left out.
         """
         known = self.runs.setdefault((run.setting, run.config_hash), [])
         if any((one.seed, one.weights) == (run.seed, run.weights) for one in known):
@@ -95,7 +94,8 @@ class Landscape:
         if len(known) > 1:
             return
         self.settings[run.setting] = None
-        self.values[run.config_hash] = dict(values)
+        values = {name: _stored(config[name]) for name in rests}
+        self.values[run.config_hash] = values
         self._rests[run.config_hash] = rests
         for name, rest in rests.items():
             group = self._groups.setdefault((run.setting, name, rest), [])
@@ -109,11 +109,6 @@ class Landscape:
     def steps(self, name: str) -> Mapping[Step, Sequence[Pair]]:
         """Pairs of configurations that differ in this field only, by its values in the first and in the second."""
         return self._steps.get(name, {})
-
-    def pairs(self, name: str) -> Iterator[Pair]:
-        """Every two configurations of one setting that differ in this field only."""
-        for pairs in self.steps(name).values():
-            yield from pairs
 
     def steps_of(self, run: Run) -> list[tuple[str, Value, Value]]:
         """The steps that lead to a run's configuration or away from it: field, and its values in the order of pairs."""
@@ -147,3 +142,7 @@ class Landscape:
             if len(own) > 1:
                 groups.append(own)
         return estimate(groups, self.facts.measured_users)
+
+
+def _stored(value: Value) -> Value:
+    return value if isinstance(value, str) else float(value)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from memory import claim_rows
 from memory.calibration import Calibration, calibration, predictions_of
 from memory.claim_book import ClaimBook
-from memory.connection import Connection
-from memory.priors import Belief, Start
-from memory.questions import Question
+from memory.connection import Connection, Cursor
+from memory.landscape import Landscape
+from memory.priors import Belief, Start, beliefs_of, starts_of
+from memory.questions import Question, question
 from trainers.space import Space
 from trainers.spec import DatasetFacts
+
+NEAREST = 8
+"""Datasets that advise a new study, the most similar ones."""
+BELIEFS = 8
+"""Fields that claims speak of to a new study, at most."""
+CONTRADICTIONS = 100
+"""Pairs of claims looked at for open questions, at most."""
 
 
 class Lore:
@@ -20,19 +28,40 @@ class Lore:
         self._book = book
 
     def starts(self, space: Space, facts: DatasetFacts, metric: str) -> list[Start]:
-        """What to train first in a study in `space` on such a dataset."""
+        """What to train first in a study in `space`, by the datasets that are most like its own."""
         with self._connection.read() as cursor:
-            return self._book.starts(cursor, space, facts, metric)
+            return starts_of(self._near(cursor, space.backbone, facts), facts, space, metric)
 
     def beliefs(self, space: Space, facts: DatasetFacts, metric: str) -> list[Belief]:
-        """What claims let one expect of single fields in such a study."""
+        """What claims let one expect of single fields in such a study, the most first."""
         with self._connection.read() as cursor:
-            return self._book.beliefs(cursor, space, facts, metric)
+            names = [field.name for field in space.free()]
+            claims = [(name, one[0]) for name, one in self._book.touching(cursor, names, space.backbone).items()]
+            found = beliefs_of(claims, self._near(cursor, space.backbone, facts), facts, space, metric)
+        return sorted(found, key=lambda one: -abs(one.gain))[:BELIEFS]
+
+    def _near(self, cursor: Cursor, backbone: str, facts: DatasetFacts) -> list[Landscape]:
+        near = claim_rows.nearest(cursor, backbone, facts, NEAREST)
+        found = (self._book.land(cursor, dataset_hash, backbone) for dataset_hash in near)
+        return [land for land in found if land is not None and land.runs]
 
     def questions(self) -> list[Question]:
         """Standing claims that contradict each other, with the experiment that would separate them."""
         with self._connection.read() as cursor:
-            return self._book.questions(cursor)
+            pairs = claim_rows.contradictions(cursor, CONTRADICTIONS)
+            ids = list(dict.fromkeys(name for pair in pairs for name in pair))
+            claims, evidence = self._book.written(cursor, ids), claim_rows.evidence(cursor, ids)
+            facts = claim_rows.facts(cursor)
+        found = [
+            question(
+                pair,
+                (claims[pair[0]][0], claims[pair[1]][0]),
+                {one.dataset_hash: one for one in evidence.get(pair[0], [])},
+                facts,
+            )
+            for pair in pairs
+        ]
+        return [one for one in found if one is not None]
 
     def calibration(self, policy: str) -> Calibration | None:
         """How well the predictions of an engineer came true, over all studies of its label; None without any."""

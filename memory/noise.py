@@ -114,7 +114,7 @@ def compare(
             )
     delta = relative_gain(fmean(candidate), fmean(incumbent))
     needed = half_width(noise, len(candidate), len(incumbent), false_studies=false_studies, trials=trials)
-    loose = t_quantile(1 - LOOSE, noise.df) * _standard_error(noise, len(candidate), len(incumbent))
+    loose = t_quantile(1 - LOOSE, noise.df) * standard_error(noise, len(candidate), len(incumbent))
     verdict = _verdict(delta, needed, loose)
     trainings = "training" if len(incumbent) == 1 else "trainings"
     sides = f"{len(candidate)} against {len(incumbent)} {trainings}"
@@ -125,7 +125,7 @@ def half_width(
     noise: Sigma, candidate: int, incumbent: int, *, false_studies: float = FALSE_STUDIES, trials: int = TRIALS
 ) -> float:
     """The smallest believable relative gain with this many trainings on each side (0.05 is 5 %)."""
-    return _believable(noise, false_studies, trials) * _standard_error(noise, candidate, incumbent)
+    return _believable(noise, false_studies, trials) * standard_error(noise, candidate, incumbent)
 
 
 def compare_paired(
@@ -172,7 +172,8 @@ def relative_gain(candidate: float, incumbent: float) -> float:
     return (candidate - incumbent) / scale if scale else 0.0
 
 
-def _standard_error(noise: Sigma, candidate: int, incumbent: int) -> float:
+def standard_error(noise: Sigma, candidate: int, incumbent: int) -> float:
+    """Of the relative difference of two means over so many trainings."""
     return noise.sigma * math.sqrt(1 / candidate + 1 / incumbent)
 
 

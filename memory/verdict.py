@@ -16,6 +16,7 @@ from memory.noise import (
     compare,
     of_configuration,
     relative_gain,
+    standard_error,
     words,
 )
 from memory.student import t_quantile
@@ -79,8 +80,7 @@ def two_stage(candidate: Side, incumbent: Side, noise: Sigma) -> Comparison:
 
 def _noticed(found: Comparison, noise: Sigma, own: int, other: int) -> Comparison:
     """The first stage: `compare`, whose `better` waits for a fresh seed as everything does that is ahead enough."""
-    error = noise.sigma * math.sqrt(1 / own + 1 / other)
-    if found.delta <= t_quantile(1 - NOTICE, noise.df) * error:
+    if found.delta <= t_quantile(1 - NOTICE, noise.df) * standard_error(noise, own, other):
         return found
     said = f"{100 * found.delta:+.1f} % against the incumbent on the training that got it noticed; fresh seeds decide."
     return replace(found, verdict="retest", words=said)

@@ -9,7 +9,6 @@ from memory.claims import Claim, read_claim
 from memory.distill import lessons_of
 from memory.landscape import Landscape, Run, Setting
 from memory.priors import Belief, Start, beliefs_of, starts_of
-from memory.rows import value_columns
 from server.policies import load
 from server.policies.advice import accepts, advised, expected, heeded
 from server.policies.base import Brief, Observation
@@ -34,8 +33,6 @@ class Grown(Landscape):
 
     def train(self, changes: Config, *scores: float, parent: Config | None = None) -> None:
         config = SPACE.apply(SPACE.default(), changes)
-        columns = value_columns(SPACE, config)
-        names = [str(name) for name in columns["fields"]]
         for score in scores:
             order = sum(len(runs) for runs in self.runs.values())
             run = Run(
@@ -44,9 +41,7 @@ class Grown(Landscape):
                 parent=None if parent is None else SPACE.hash(SPACE.apply(SPACE.default(), parent)),
                 scores={"ndcg@10": score},
             )  # fmt: skip
-            self.add(
-                run, {name: config[name] for name in names}, dict(zip(names, map(str, columns["rests"]), strict=True))
-            )
+            self.add(run, config, SPACE.rests(config))
 
 
 def land(name: str, facts: Any = FACTS) -> Grown:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memory.noise import Sigma, half_width
+from memory.noise import Sigma, half_width, standard_error
 from server.policies.base import Observation, Standing, standings
 from trainers.space import Value
 
@@ -62,7 +61,7 @@ def _effect(child: Standing, parent: Standing, default: Standing, sigma: Sigma) 
         after=after,
         relative=relative,
         half_width=half_width(sigma, max(1, len(own)), len(scores)),
-        error=sigma.sigma * math.sqrt(1 / max(1, len(own)) + 1 / len(scores)),
+        error=standard_error(sigma, max(1, len(own)), len(scores)),
         trainings=(len(own), len(scores)),
         evidence=tuple(trial.trial_id for trial in [*(child.scored or child.trials), *known]),
         status=child.trials[-1].status,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from random import Random
 
 from benchmarks.invented import BEGAN, METRIC, study
-from memory.priors import Belief, Start
 from memory.records import Study, Trial
 from server import admission, studies
 from server.diagnosis import diagnose
@@ -43,16 +42,16 @@ class Replayed:
 
 def play(
     table: Table, space: Space, facts: DatasetFacts, make: MakePolicy, seed: int, trainings: int,
-    starts: tuple[Start, ...] = (), beliefs: tuple[Belief, ...] = (),
+    advise: Callable[[Brief], Brief] = lambda brief: brief,
 ) -> Replayed:  # fmt: skip
     """The trainings of one study with `seed`, whose trial 0 is the default of `space`; fewer where nothing is left.
 
-    `starts` and `beliefs` are what memory advises.
+    `advise` adds what memory knows to the policy's brief.
     """
     book = Replayed(study(space, table.dataset, facts, filter_seen="reference", seed=seed), table, [], [], [])
     policy, idle = make(), 0
     known = {"users": float(facts.users), "mean_length": facts.mean_length}
-    brief = Brief(METRIC, space.backbone, known, starts=starts, beliefs=beliefs)
+    brief = advise(Brief(METRIC, space.backbone, known))
     while len(book.steps) < trainings and idle < PATIENCE:
         proposal = policy.propose(space, book.history, brief, Random(f"{seed}:{len(book.history)}:{idle}"))
         if proposal is None:

@@ -31,9 +31,11 @@ from benchmarks.replay_loop import METRIC, Replayed, play
 from benchmarks.replay_measures import RESAMPLES, Run, expected_running_time, success_rate, worth_of
 from benchmarks.tables import table
 from memory.distill import lessons_of
+from memory.elsewhere import elsewhere_of
 from memory.landscape import Landscape, Setting
 from memory.landscape import Run as Training
-from memory.priors import Belief, Start, beliefs_of, starts_of
+from memory.priors import beliefs_of, starts_of
+from server.policies.base import Brief
 from trainers.space import Space
 from trainers.spec import DatasetFacts
 
@@ -52,8 +54,6 @@ counts the studies that it made slower.
 """
 TEACHER = "hybrid"
 SETTING = Setting("replay", "replay")
-
-Advice = tuple[tuple[Start, ...], tuple[Belief, ...]]
 
 
 def landscape_of(book: Replayed, dataset_hash: str, facts: DatasetFacts, space: Space) -> Landscape:
@@ -96,10 +96,10 @@ def flipped(land: Landscape) -> Landscape:
     return replace(land, runs=turned, _noises={}, effects={}, gains={})
 
 
-def advice(arm: str, lands: Sequence[Landscape], cell: Cell, seed: int) -> Advice:
-    """What memory of the other datasets advises, in one arm."""
+def advised(arm: str, lands: Sequence[Landscape], cell: Cell, seed: int, brief: Brief) -> Brief:
+    """The brief with what memory of the other datasets advises, in one arm."""
     if arm == "none":
-        return (), ()
+        return brief
     if arm == "permuted":
         lands = [permuted(land, Random(f"{seed}:{land.dataset_hash}")) for land in lands]
     if arm == "flipped":
@@ -107,7 +107,8 @@ def advice(arm: str, lands: Sequence[Landscape], cell: Cell, seed: int) -> Advic
     facts, space = cell.dataset.facts, cell.space
     starts = starts_of(lands, facts, space, METRIC) if arm != "claims" else []
     beliefs = beliefs_of(_claims(lands, space), lands, facts, space, METRIC) if arm != "best" else []
-    return tuple(starts), tuple(beliefs)
+    elsewhere = elsewhere_of(lands, facts, METRIC) if arm not in ("best", "claims") else []
+    return replace(brief, starts=tuple(starts), beliefs=tuple(beliefs), elsewhere=tuple(elsewhere))
 
 
 def _claims(lands: Sequence[Landscape], space: Space) -> list[Any]:
@@ -139,11 +140,9 @@ def replayed(
             if other.space.backbone == cell.space.backbone and other.title != cell.title
         ]
         for arm in ARMS:
-            starts, beliefs = advice(arm, others, cell, seed)
+            advise = partial(advised, arm, others, cell, seed)
             for name in policies:
-                book = play(
-                    cell.table, cell.space, cell.dataset.facts, partial(policy, name), seed, trainings, starts, beliefs
-                )
+                book = play(cell.table, cell.space, cell.dataset.facts, partial(policy, name), seed, trainings, advise)
                 found.append((name, arm, Run(worth_of(book.steps, cell.means, cell.scale), cell.title, seed)))
     return found
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from memory import claim_rows
 from memory.calibration import Calibration, calibration, predictions_of
 from memory.claim_book import ClaimBook
 from memory.connection import Connection, Cursor
+from memory.elsewhere import Elsewhere, elsewhere_of
 from memory.landscape import Landscape
 from memory.priors import Belief, Start, beliefs_of, starts_of
 from memory.questions import Question, question
@@ -39,6 +42,13 @@ class Lore:
             claims = [(name, one[0]) for name, one in self._book.touching(cursor, names, space.backbone).items()]
             found = beliefs_of(claims, self._near(cursor, space.backbone, facts), facts, space, metric)
         return sorted(found, key=lambda one: -abs(one.gain))[:BELIEFS]
+
+    def elsewhere(
+        self, backbone: str, facts: DatasetFacts, metric: str, without: Collection[str] = ()
+    ) -> list[Elsewhere]:
+        """What was trained on such datasets, but for the trials of `without`."""
+        with self._connection.read() as cursor:
+            return elsewhere_of(self._near(cursor, backbone, facts), facts, metric, without)
 
     def _near(self, cursor: Cursor, backbone: str, facts: DatasetFacts) -> list[Landscape]:
         near = claim_rows.nearest(cursor, backbone, facts, NEAREST)

@@ -9,6 +9,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 import prompts
+from memory.elsewhere import ELSEWHERE
 from memory.errors import MemoryFault
 from memory.records import Study, Trial
 from server.answers import Answer, StartedStudy, TrialAnswer
@@ -43,6 +44,14 @@ def register(server: MCPServer[Any]) -> None:
     def study_space(study_id: str, ctx: Context[Any, Any]) -> str:
         """The space of one study: its own bounds, choices and default."""
         return _study(ctx, study_id).space.model_dump_json(exclude_none=True)
+
+    @server.resource("virtualmle://studies/{study_id}/elsewhere", mime_type="application/json")
+    def elsewhere(study_id: str, ctx: Context[Any, Any]) -> str:
+        """What was trained on datasets like the study's: by dataset the configurations and their mean scores."""
+        memory, found = runtime_of(ctx).memory, _study(ctx, study_id)
+        own = {trial.trial_id for trial in memory.trials(study_id)}
+        known = memory.lore.elsewhere(found.backbone, found.facts, found.metric, own)
+        return ELSEWHERE.dump_json(known).decode()
 
     @server.resource("virtualmle://studies/{study_id}", mime_type="application/json")
     def study(study_id: str, ctx: Context[Any, Any]) -> str:

@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from memory.elsewhere import Elsewhere, Point
 from memory.priors import Belief, Start
 from server.drive.ablation import MemoryMode, ablated
 from server.drive.cli import app
 from server.policies.base import Brief, Lesson
 from tests.test_priors import SPACE
 
+SCORES = (0.07, 0.06, 0.05, 0.02)
 BRIEF = Brief(
     "ndcg@10", "sasrec", {}, (Lesson("h-1", "heuristic", "dropout 0.2 beat 0.5", "a", "sasrec"),),
     (Start({"learning_rate": 0.003}, 0.1, ("a",)),), (Belief("dropout", 0.2, 0.05), Belief("num_blocks", 1, -0.02)),
+    (Elsewhere("a", 0.9, 0.03, tuple(Point({"dropout": place / 10}, score, 1) for place, score in enumerate(SCORES))),),
 )  # fmt: skip
 
 
@@ -25,19 +28,22 @@ def test_memory_is_whole_where_it_is_read(mode: MemoryMode) -> None:
 
 def test_without_memory_nothing_of_it_is_left() -> None:
     off = ablated(BRIEF, "off", SPACE, 0)
-    assert (off.memory, off.starts, off.beliefs, off.metric) == ((), (), (), "ndcg@10")
+    assert (off.memory, off.starts, off.beliefs, off.elsewhere, off.metric) == ((), (), (), (), "ndcg@10")
 
 
 def test_flipped_claims_expect_the_opposite() -> None:
     found = ablated(BRIEF, "flipped", SPACE, 0)
     assert [one.gain for one in found.beliefs] == [-0.05, 0.02]
+    assert [point.mean for point in found.elsewhere[0].points] == pytest.approx([0.02, 0.03, 0.04, 0.07])
     assert (found.starts, found.memory) == ((), ())
 
 
 def test_a_permuted_memory_advises_as_much_but_by_chance_and_the_same_again() -> None:
     found = [ablated(BRIEF, "permuted", SPACE, seed) for seed in range(9)]
     assert all(sorted(one.gain for one in brief.beliefs) == [-0.02, 0.05] for brief in found)
+    assert all(sorted(point.mean for point in brief.elsewhere[0].points) == sorted(SCORES) for brief in found)
     assert len({str(brief.starts) for brief in found}) > 3
+    assert len({str(brief.elsewhere) for brief in found}) > 3
     assert ablated(BRIEF, "permuted", SPACE, 3) == found[3]
 
 

@@ -11,6 +11,7 @@ from mcp import Client, MCPError
 from mcp.types import CallToolResult, TextContent, TextResourceContents
 from pydantic import ValidationError
 
+from memory.elsewhere import ELSEWHERE, Elsewhere
 from memory.priors import Belief, Start
 from memory.records import Study
 from server.answers import (
@@ -52,6 +53,7 @@ class Desk:
         self.finish: FinishAnswer | None = None
         self._study: StudyAnswer | None = None
         self._space: Space | None = None
+        self._elsewhere: tuple[Elsewhere, ...] = ()
         self._on_progress = on_progress
         self._wait = wait_seconds
 
@@ -100,27 +102,40 @@ class Desk:
         """Open the study and read its space."""
         self._study = await self.ask("start_study", arguments, StudyAnswer)
         try:
-            read = await self.client.read_resource(f"virtualmle://studies/{self._study.study_id}/space")
+            text = await self._read(f"{self._study.study_id}/space")
+            self._space = Space.model_validate_json(text)
         except (MCPError, *GONE) as error:
             raise ServerGone(f"The server does not tell the study's space: {error}") from error
-        text = next((part.text for part in read.contents if isinstance(part, TextResourceContents)), "")
-        try:
-            self._space = Space.model_validate_json(text)
         except ValidationError as error:
             raise ServerGone(f"The study's space cannot be read: {error.errors()[0]['msg']}.") from error
+        await self._learn_of_elsewhere()
         return self._study
+
+    async def _read(self, path: str) -> str:
+        """The text of a resource below the studies."""
+        read = await self.client.read_resource(f"virtualmle://studies/{path}")
+        return next((part.text for part in read.contents if isinstance(part, TextResourceContents)), "")
+
+    async def _learn_of_elsewhere(self) -> None:
+        """What was trained on other datasets; a server of an older version has nothing to say of it."""
+        try:
+            self._elsewhere = tuple(ELSEWHERE.validate_json(await self._read(f"{self.study.study_id}/elsewhere")))
+        except MCPError:
+            self._elsewhere = ()
+        except GONE as error:
+            raise ServerGone(f"The server went away ({type(error).__name__}).") from error
+        except ValidationError as error:
+            raise ServerGone(f"What was trained elsewhere cannot be read: {error.errors()[0]['msg']}.") from error
 
     async def reopen(self, study_id: str) -> Study:
         """Take up a study that was started elsewhere, with every trial that ended and, if it is finished, its test."""
-        uri = f"virtualmle://studies/{study_id}"
         try:
-            read = await self.client.read_resource(uri)
+            found = StartedStudy.model_validate_json(await self._read(study_id))
         except MCPError as error:
             raise Refused(str(error)) from error
-        text = next((part.text for part in read.contents if isinstance(part, TextResourceContents)), "")
-        found = StartedStudy.model_validate_json(text)
         self._study = StudyAnswer(study_id=study_id, brief=found.brief, next="")
         self._space = found.study.space
+        await self._learn_of_elsewhere()
         asked = {"study_id": study_id, "level": "trial", "limit": 200}
         for item in (await self.ask("read_memory", asked, MemoryAnswer)).items:
             answer = await self.ask("get_trial", {"trial_id": item.id, "detail": "full"}, TrialAnswer)
@@ -231,7 +246,7 @@ class Desk:
         beliefs = tuple(Belief(one.field, one.value, one.gain, tuple(one.cites)) for one in brief.beliefs)
         left = latest.trials_left if latest else None
         return Brief(
-            brief.metric, brief.backbone, facts, lessons, starts, beliefs, left,
+            brief.metric, brief.backbone, facts, lessons, starts, beliefs, self._elsewhere, left,
             latest.seconds_left if latest else None,
         )  # fmt: skip
 

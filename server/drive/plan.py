@@ -13,7 +13,7 @@ import yaml
 from memory.records import EarlyStop
 from server.drive.ablation import MemoryMode
 
-PolicyName = Literal["playbook", "random", "tpe", "hybrid", "llm"]
+PolicyName = Literal["playbook", "random", "tpe", "hybrid", "gp", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
 Provider = Literal["anthropic", "openai"]
 Preset = Literal["strong", "paper"]

@@ -10,6 +10,7 @@ POLICIES = {
     "random": "server.policies.random:Random",
     "tpe": "server.policies.tpe:TPE",
     "playbook": "server.policies.playbook:Playbook",
+    "gp": "server.policies.gp:GP",
     "hybrid": "server.policies.hybrid:Hybrid",
 }
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from memory.elsewhere import Elsewhere
 from memory.priors import Belief, Start
 from memory.records import Expected
 from trainers.space import Config, Space
+
+BAD = ("diverged", "out_of_memory", "timed_out", "stopped")
+"""Ends that speak against a configuration; others say nothing of it."""
 
 
 class MissingExtra(RuntimeError):
@@ -69,6 +73,8 @@ class Brief:
     """What won on similar datasets, to be trained first."""
     beliefs: tuple[Belief, ...] = ()
     """What claims expect of single fields here."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """What was trained on other datasets, the most similar first."""
     trials_left: int | None = None
     """Configurations that may still be tried; at 0 only replicates are admitted."""
     seconds_left: float | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from server.policies.advice import accepts, advised, heeded
 from server.policies.base import (
+    BAD,
     Brief,
     MissingExtra,
     Observation,
@@ -25,11 +26,6 @@ STARTUP_TRIALS = 5
 """Configurations drawn at random, the default among them, before the estimator is trusted."""
 REFUSALS = 8
 """Proposals in a row that claims may speak against."""
-BAD = ("diverged", "out_of_memory", "timed_out", "stopped")
-"""Ends that speak against a configuration: told as pruned, which TPE ranks last. Others are told as failed: no news.
-
-What a stopped training had reached is told beside it, and never taken for a score: pruned ones are ranked by it.
-"""
 
 
 class TPE:
@@ -95,7 +91,10 @@ class TPE:
         return study
 
     def _trial(self, space: Space, standing: Standing) -> Any:
-        """One configuration as a finished trial, its value the mean over its seeds."""
+        """One configuration as a finished trial, its value the mean over its seeds.
+
+        A bad end is told as pruned, which TPE ranks last, by what it had reached; another one as failed: no news.
+        """
         optuna = self._optuna
         states = optuna.trial.TrialState
         mean = standing.mean

@@ -1,0 +1,134 @@
+"""Bayesian search with memory: a Gaussian process over this study and all that was trained on similar datasets."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import prod
+
+from memory.priors import typed_value
+from server.policies.base import BAD, Brief, Observation, Proposal, Standing, first_trial, ranked, standings, tried
+from server.policies.playbook import Playbook
+from server.policies.racing import confirm, to_confirm
+from server.policies.sampling import (
+    admits,
+    assemble,
+    changes_between,
+    draw,
+    every,
+    settle,
+    untried,
+    valid,
+    values_of,
+)
+from server.policies.surrogate import Task, expected_improvement
+from trainers.space import Config, Field, Space, Value
+
+OPENING = 5
+"""Configurations that the playbook opens with, the default among them, where memory has no trainings to learn from."""
+SMALL = 512
+"""A space with at most so many configurations is looked through whole."""
+LEADERS = 3
+"""Configurations of the study, and of each other dataset, that candidates of a large one are made of."""
+VALUES = 4
+"""Of every field, put into the study's leader."""
+MIXTURES, WALKS = 150, 200
+STEP = 3
+SIGMA = 0.04
+"""Relative seed noise of the study's own trainings: protocol's prior, and a little for what replicates do not show."""
+
+
+class GP:
+    """Pure: everything is worked out anew for each proposal."""
+
+    reflects = False
+
+    def __init__(self) -> None:
+        self._playbook = Playbook()
+
+    def propose(
+        self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
+    ) -> Proposal | None:
+        """A fresh seed of a leader; the playbook's opening; then what has the largest expected improvement."""
+        if not history:
+            return Proposal({}, hypothesis="the default configuration: the measure of everything after it")
+        if candidate := to_confirm(history, brief):
+            return confirm(candidate)
+        if brief.trials_left == 0 or not space.free():
+            return None
+        known = standings(history)
+        if not ranked(history) or (not brief.elsewhere and len(known) < OPENING):
+            return self._playbook.propose(space, history, brief, rng)
+        candidates = _candidates(space, history, brief, rng)
+        if not candidates:
+            return None
+        others = [
+            Task(
+                [point.config for point in one.points],
+                [point.mean for point in one.points],
+                [point.seeds for point in one.points],
+                one.sigma,
+                one.similarity,
+            )
+            for one in brief.elsewhere
+        ]
+        gains = expected_improvement(space, _own(known), others, candidates)
+        best = int(gains.argmax())
+        source = f" from {len(history)} trainings here" + (f" and {len(others)} datasets" if others else "")
+        return Proposal(
+            changes_between(space, history[0].config, candidates[best]),
+            parent=first_trial(history),
+            hypothesis=f"largest expected improvement, {gains[best]:+.2%},{source}",
+        )
+
+
+def _own(known: Sequence[Standing]) -> Task:
+    """What the study has seen. What ended badly stands as low as the model looks, a failure of the machine nowhere."""
+    told = [one for one in known if one.mean is not None or any(trial.status in BAD for trial in one.trials)]
+    scores = [one.mean or max((trial.reached or 0.0 for trial in one.trials), default=0.0) for one in told]
+    return Task([one.config for one in told], scores, [max(len(one.scores), 1) for one in told], SIGMA)
+
+
+def _candidates(space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random) -> list[Config]:
+    """Valid and untried."""
+    seen = tried(space, history)
+    small = prod(len(values_of(field)) for field in space.free()) <= SMALL
+    found: dict[str, Config] = {}
+    for config in every(space) if small else _proposed(space, history, brief, rng):
+        name = space.hash(config)
+        if name not in seen and valid(space, config):
+            found.setdefault(name, config)
+    if not found and (config := untried(space, seen, rng, lambda: draw(space, rng))):
+        return [config]
+    return list(found.values())
+
+
+def _proposed(space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random) -> Iterator[Config]:
+    """Near what is known to be good, for most of a wide space is bad: leaders, mixtures of two, steps from one.
+
+    Steps change up to STEP fields, as in DYCORS (Regis and Shoemaker 2013).
+    """
+    own = [one.config for one in islice(ranked(history), LEADERS)]
+    leaders = list(own)
+    for one in brief.elsewhere:
+        for point in one.points[:LEADERS]:
+            leaders.append(settle(space, assemble(space, lambda field, point=point: _value(field, point.config))))
+    yield from leaders
+    for field in space.free():
+        values = values_of(field)
+        for value in rng.sample(values, min(VALUES, len(values))):
+            yield settle(space, {**own[0], field.name: value})
+    for _ in range(MIXTURES if len(leaders) > 1 else 0):
+        one, other = rng.sample(leaders, 2)
+        yield settle(space, {name: (one, other)[rng.random() < 0.5][name] for name in one})
+    for _ in range(WALKS):
+        leader = rng.choice(leaders)
+        changed = rng.sample(space.free(), min(rng.randint(1, STEP), len(space.free())))
+        yield settle(space, {**leader, **{field.name: rng.choice(values_of(field)) for field in changed}})
+
+
+def _value(field: Field, config: Config) -> Value:
+    """What another space's configuration has there, where this one admits it; else the default."""
+    value = typed_value(field, config[field.name]) if field.name in config else field.default
+    return value if admits(field, value) else field.default

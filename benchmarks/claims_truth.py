@@ -26,10 +26,10 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.invented import METRIC, facts
-from benchmarks.replay import policy
+from benchmarks.replay_arms import policy
 from benchmarks.replay_loop import play
+from benchmarks.replay_memory import landscape_of
 from benchmarks.tables import table
-from benchmarks.transfer import landscape_of
 from memory.claims import Claim, read_claim
 from memory.effects import ALPHA, Evidence, evidence_of, judge, share_of_alpha
 from server.executors.recorded import Table, Training

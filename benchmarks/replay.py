@@ -1,6 +1,9 @@
 """Search policies replayed on tables of finished trainings: trainings to a target, success and regret, by policy.
 
-python -m benchmarks.replay --tables DIR [--policies random,tpe,playbook] [--seeds 30] [--trainings 40] [--json]
+python -m benchmarks.replay --tables DIR [--policies random,tpe,playbook] [--seeds 30] [--trainings 40] [--jobs 2]
+                            [--minutes N] [--json] [--write]
+
+Every study that was replayed is kept as a row, so a call that was cut short goes on where it ended.
 """
 
 from __future__ import annotations
@@ -8,124 +11,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
 
-from benchmarks.replay_loop import METRIC, play
-from benchmarks.replay_measures import Run, Scale, expected_running_time, interval, success_rate, worth_of
+from benchmarks.measuring import exit_code
+from benchmarks.replay_arms import NAMES, unknown
+from benchmarks.replay_cells import STARTS
+from benchmarks.replay_curves import picture
+from benchmarks.replay_measures import Run, expected_running_time, interval, success_rate
+from benchmarks.replay_memory import NONE
+from benchmarks.replay_runs import ROWS, Settings, Unit, cells, complete
+from benchmarks.rows import Store
 from benchmarks.tables import table
-from server.executors.recorded import Table, TableError, read
-from server.policies import POLICIES, load
-from server.policies.base import Brief, Observation, Policy, Proposal, first_trial, tried
-from server.policies.racing import Racing
-from server.policies.sampling import changes_between, every
-from trainers.data import Dataset, add
-from trainers.fields import space_of
-from trainers.space import Config, Space
-from trainers.spec import SPECS
 
-FIXED: Config = {
-    "num_heads": 2, "batch_size": 256, "max_length": 50, "max_epochs": 60, "patience": 4, "num_negatives": 500,
-}  # fmt: skip
-"""What all trainings of the tables had beside their columns."""
-PAPER: dict[str, Config] = {
-    "sasrec": {
-        "hidden_dim": 128, "num_blocks": 1, "dropout": 0.2, "learning_rate": 3e-4, "loss": "sampled_softmax",
-    },
-    "hstu": {
-        "hidden_dim": 128, "num_blocks": 1, "dropout": 0.5, "learning_rate": 3e-4, "normalize_embeddings": True,
-    },
-}  # fmt: skip
-STARTS = ("strong", "paper")
-"""The cells of the grid that every study begins at: nearest to the presets of these names."""
+DOCS = Path(__file__).parents[1] / "docs"
 TARGETS = (0.5, 0.75, 0.9)
 REGRETS = (5, 10, 20, 30)
-HEADROOM = 2.0
-"""In standard errors of a difference of means: what the best must be above the start, or there is nothing to find."""
-RACING = "+racing"
+POLICIES = "grid,random,random+racing,tpe,tpe+racing,cma-es+racing,playbook,hybrid,gp"
+HEAD = """# Search policies, replayed
 
+What each policy needs on tables of finished trainings, without memory of other datasets. Every study begins with the
+same default, every training counts, replicates too, and a hit is judged by the table's mean of the configuration that
+leads, not by the score that was seen. ERT: trainings that all studies spent until they hit, by each hit. `+racing`: the
+policy's leaders are trained on a second seed before it goes on, as `playbook`, `hybrid` and `gp` do of themselves.
 
-class Grid:
-    """The configurations of the grid in their order, after the start."""
-
-    reflects = False
-
-    def propose(self, space: Space, history: Sequence[Observation], brief: Brief, rng: Random) -> Proposal | None:
-        if not history:
-            return Proposal({})
-        seen = tried(space, history)
-        config = next((one for one in every(space) if space.hash(one) not in seen), None)
-        if config is None:
-            return None
-        return Proposal(changes_between(space, history[0].config, config), parent=first_trial(history))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One table with the space that begins at one start."""
-
-    title: str
-    dataset: Dataset
-    table: Table
-    space: Space
-    means: dict[str, float | None]
-    scale: Scale
-
-    @property
-    def headroom(self) -> float:
-        """How far the best is above the start, in standard errors of such a difference."""
-        seeds = min(len(group) for group in self.table.trainings.values())
-        error = self.table.sigmas[METRIC] * (2 / seeds) ** 0.5
-        return (self.scale.best / self.scale.default - 1) / error if self.scale.default and error else 0.0
-
-
-def cells_of(folder: Path, datasets: Path, start: str) -> list[Cell]:
-    """Every dataset of the tables with every backbone."""
-    found: list[Cell] = []
-    for path in sorted(folder.glob("*.txt")):
-        dataset = add(datasets, path.stem, path)
-        for backbone, spec in SPECS.items():
-            try:
-                recorded = read(folder / "trainings.parquet", space_of(spec), path.stem, FIXED)
-            except TableError as none:
-                print(none, file=sys.stderr)
-                continue
-            space = _starting(recorded.space, PAPER[backbone] if start == "paper" else {})
-            means = {key: recorded.mean(key, METRIC) for key in recorded.configs}
-            default = means.get(space.hash(space.default()))
-            scale = Scale(default or 0.0, max(mean or 0.0 for mean in means.values()))
-            found.append(Cell(f"{path.stem} {backbone}", dataset, recorded, space, means, scale))
-    return found
-
-
-def _starting(grid: Space, wanted: Config) -> Space:
-    """The grid with those of the wanted values as its default that it has."""
-    fields = [
-        one.model_copy(update={"default": wanted[one.name]}) if wanted.get(one.name) in one.choices else one
-        for one in grid.fields
-    ]
-    return grid.model_copy(update={"fields": tuple(fields)})
-
-
-def policy(name: str) -> Policy:
-    """The arm called `name`; with +racing its leaders are confirmed first."""
-    inner = Grid() if name.removesuffix(RACING) == "grid" else load(name.removesuffix(RACING))
-    return Racing(inner) if name.endswith(RACING) else inner
-
-
-def replayed(cells: Sequence[Cell], name: str, seeds: int, trainings: int) -> list[Run]:
-    """Every cell with every seed, paired over policies by both."""
-    runs: list[Run] = []
-    for cell in cells:
-        for seed in range(seeds):
-            book = play(cell.table, cell.space, cell.dataset.facts, lambda: policy(name), seed, trainings)
-            runs.append(Run(worth_of(book.steps, cell.means, cell.scale), cell.title, seed))
-    return runs
+"""
 
 
 def summary(runs: Sequence[Run], budget: int) -> dict[str, Any]:
@@ -156,34 +69,6 @@ def _trainings(count: float | None) -> str:
     return "∞" if count is None else f"{count:.1f}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks.replay", description=__doc__)
-    parser.add_argument(
-        "--tables", type=Path, required=True, metavar="DIR", help="trainings.parquet and NAME.txt files"
-    )
-    parser.add_argument("--policies", default="grid,random,random+racing,tpe,tpe+racing,playbook", metavar="A,B")
-    parser.add_argument("--seeds", type=int, default=30, metavar="N")
-    parser.add_argument("--trainings", type=int, default=40, metavar="N", help="replicates count, too")
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    given = parser.parse_args(arguments)
-    names = given.policies.split(",")
-    if unknown := {name.removesuffix(RACING) for name in names} - {"grid", *POLICIES}:
-        parser.error(f"--policies: there is no {', '.join(sorted(unknown))}; there are grid, {', '.join(POLICIES)}")
-    answer: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
-        for start in STARTS:
-            cells = cells_of(given.tables, Path(scratch), start)
-            kept = [cell for cell in cells if cell.headroom > HEADROOM]
-            dropped = [cell.title for cell in cells if cell not in kept]
-            found: dict[str, dict[str, Any]] = {}
-            for name in names if kept else ():
-                print(f"from {start}: {name}", file=sys.stderr)
-                found[name] = summary(replayed(kept, name, given.seeds, given.trainings), given.trainings)
-            answer[start] = {"cells": [cell.title for cell in kept], "dropped": dropped, "policies": found}
-    print(json.dumps(answer, indent=1) if given.as_json else page(answer, given.seeds, given.trainings))
-    return 0
-
-
 def page(answer: dict[str, Any], seeds: int, trainings: int) -> str:
     """A table for each start."""
     heads = ["policy", *(f"ERT {target:.0%}" for target in TARGETS), f"95 % of ERT {TARGETS[-1]:.0%}"]
@@ -197,6 +82,74 @@ def page(answer: dict[str, Any], seeds: int, trainings: int) -> str:
             f"{trainings} trainings a study.{dropped}\n\n{table(heads, lines_of(found['policies']))}\n"
         )
     return "\n".join(parts)
+
+
+def arguments_of(words: Sequence[str] | None, description: str | None, policies: str) -> argparse.Namespace:
+    """What both benchmarks on tables are asked."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tables", type=Path, required=True, metavar="DIR", help="trainings.parquet and NAME.txt files"
+    )
+    parser.add_argument("--policies", default=policies, metavar="A,B", help=f"of {', '.join(NAMES)}; with +racing")
+    parser.add_argument("--seeds", type=int, default=30, metavar="N")
+    parser.add_argument("--trainings", type=int, default=40, metavar="N", help="replicates count, too")
+    parser.add_argument("--learned", type=int, default=30, metavar="N", help="trainings on each other dataset")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes")
+    parser.add_argument("--minutes", type=float, default=600.0, metavar="N", help="then nothing new is begun")
+    parser.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="where studies are kept")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+    parser.add_argument("--write", action="store_true", help="write the page in docs/")
+    given = parser.parse_args(words)
+    given.names = given.policies.split(",")
+    if wrong := unknown(given.names):
+        parser.error(f"--policies: there is no {', '.join(wrong)}; there are {', '.join(NAMES)}")
+    return given
+
+
+def measured(given: argparse.Namespace, memories: Sequence[str]) -> tuple[dict[Unit, list[Run]], list[str]]:
+    """The runs of every start, policy, memory and seed, and a line for each that is missing."""
+    settings = Settings(given.tables, given.trainings, given.learned)
+    starts = [start for start in STARTS if any(cell.kept for cell in cells(given.tables, start))]
+    units = [
+        Unit(start, name, memory, seed)
+        for start in starts
+        for seed in range(given.seeds)
+        for memory in memories
+        for name in given.names
+    ]
+    found = complete(Store(given.rows), settings, units, given.minutes, given.jobs)
+    return found, [f"{one.start} {one.policy} {one.memory} {one.seed}" for one in units if one not in found]
+
+
+def names_of(tables: Path, start: str) -> dict[str, list[str]]:
+    """The cells with and without headroom."""
+    found = cells(tables, start)
+    return {"cells": [cell.title for cell in found if cell.kept], "dropped": [c.title for c in found if not c.kept]}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    given = arguments_of(words, __doc__, POLICIES)
+    found, missing = measured(given, [NONE])
+    answer: dict[str, Any] = {}
+    for start in STARTS:
+        runs: dict[str, list[Run]] = {}
+        for unit, its in found.items():
+            if unit.start == start:
+                runs.setdefault(unit.policy, []).extend(its)
+        policies = {name: summary(its, given.trainings) for name, its in runs.items()}
+        answer[start] = {**names_of(given.tables, start), "policies": policies}
+        if given.write and runs and not missing:
+            drawing = picture(
+                runs, given.trainings, TARGETS[-1], f"Studies from {start} that reached {TARGETS[-1]:.0%}"
+            )
+            (DOCS / f"replay-{start}.svg").write_text(drawing, encoding="utf-8")
+    text = page(answer, given.seeds, given.trainings)
+    if given.write and not missing:
+        drawn = "".join(f"![Share of studies that hit, by trainings, from {s}](replay-{s}.svg)\n" for s in STARTS)
+        again = f"python -m benchmarks.replay --tables DIR --seeds {given.seeds} --policies {given.policies}"
+        (DOCS / "replay.md").write_text(f"{HEAD}{text}\n{drawn}\nAgain: `{again}`\n", encoding="utf-8")
+    print(json.dumps(answer, indent=1) if given.as_json else text)
+    return exit_code(missing)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import duckdb
 import pytest
 
-from benchmarks import replay
+from benchmarks import replay, replay_arms, replay_cells, replay_curves, replay_memory, replay_runs, transfer
 from benchmarks.replay_loop import play
 from benchmarks.replay_measures import Run, Scale, expected_running_time, interval, success_rate
 from server.policies.racing import Racing
@@ -66,25 +67,28 @@ def tables(tmp_path: Path) -> Path:
 
 
 def test_a_study_begins_at_the_start_and_every_training_is_a_step(tables: Path, tmp_path: Path) -> None:
-    cell = replay.cells_of(tables, tmp_path / "datasets", "strong")[1]
-    steps = play(cell.table, cell.space, FACTS, replay.Grid, seed=0, trainings=10).steps
+    cell = replay_cells.cells_of(tables, tmp_path / "datasets", "strong")[1]
+    steps = play(cell.table, cell.space, FACTS, replay_arms.Grid, seed=0, trainings=10).steps
     assert len(steps) == 4  # nothing is left then
     assert steps[0].trained == steps[0].leading == cell.space.hash(cell.space.default())
     assert len({step.trained for step in steps}) == 4
     assert cell.means[steps[-1].leading] == pytest.approx(0.0803)
-    assert play(cell.table, cell.space, FACTS, replay.Grid, seed=0, trainings=10).steps == steps
+    assert play(cell.table, cell.space, FACTS, replay_arms.Grid, seed=0, trainings=10).steps == steps
 
 
 def test_racing_trains_a_leader_again_before_it_goes_on(tables: Path, tmp_path: Path) -> None:
-    cell = replay.cells_of(tables, tmp_path / "datasets", "strong")[1]
-    steps = play(cell.table, cell.space, FACTS, lambda: Racing(replay.Grid()), seed=0, trainings=10).steps
+    cell = replay_cells.cells_of(tables, tmp_path / "datasets", "strong")[1]
+    steps = play(cell.table, cell.space, FACTS, lambda: Racing(replay_arms.Grid()), seed=0, trainings=10).steps
     trained = [step.trained for step in steps]
     first = next(number for number, key in enumerate(trained) if (cell.means[key] or 0) > 0.07)
     assert trained[first + 1] == trained[first]
 
 
-def test_the_command_prints_what_each_policy_came_to(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_what_each_policy_came_to(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--tables", str(tables), "--policies", "grid,random+racing", "--seeds", "2", "--trainings", "6"]
+    words += ["--rows", str(tmp_path / "rows.jsonl"), "--jobs", "1"]
     assert replay.main([*words, "--json"]) == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert sorted(answer["strong"]["cells"]) == ["log hstu", "log sasrec"]
@@ -93,3 +97,52 @@ def test_the_command_prints_what_each_policy_came_to(tables: Path, capsys: pytes
     assert "| grid |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         replay.main(["--tables", str(tables), "--policies", "magic"])
+
+
+def test_a_call_that_was_cut_short_goes_on_where_it_ended(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    words = ["--tables", str(tables), "--policies", "grid", "--trainings", "6", "--rows", str(rows), "--jobs", "1"]
+    assert replay.main([*words, "--seeds", "2", "--minutes", "0"]) == 1
+    assert "missing: strong grid none 0" in capsys.readouterr().err
+    assert replay.main([*words, "--seeds", "1"]) == 0
+    kept = rows.read_text()
+    assert replay.main([*words, "--seeds", "2"]) == 0
+    assert rows.read_text().startswith(kept)
+    assert len(rows.read_text().splitlines()) == 2 * len(kept.splitlines()) == 4
+
+
+def test_what_a_study_was_worth_survives_being_kept() -> None:
+    worth = (0.0, 0.0, 0.51234, 1.0, 1.0, -0.25)
+    assert replay_runs._unpacked(replay_runs._packed(worth)) == worth
+
+
+def test_transfer_tells_what_memory_saved_beside_the_same_policy_without_it(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--tables",
+        str(tables),
+        "--policies",
+        "gp",
+        "--seeds",
+        "1",
+        "--trainings",
+        "5",
+        "--learned",
+        "4",
+        "--json",
+    ]
+    assert transfer.main([*words, "--rows", str(tmp_path / "rows.jsonl"), "--jobs", "1"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)["strong"]["policies"]["gp"]
+    assert list(found) == list(replay_memory.ARMS)
+    assert (found["none"]["ratio"], found["none"]["later"]) == (1.0, 0.0)
+
+
+def test_a_curve_counts_who_reached_the_target_so_far() -> None:
+    assert replay_curves.shares([FAST, SLOW, NEVER], 0.9, 5) == pytest.approx([0, 0, 1 / 3, 2 / 3, 2 / 3])
+    drawing = replay_curves.picture({"tpe": [SLOW], "<gp>": [FAST]}, 5, 0.9, "a & b")
+    words = [one.text for one in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")]
+    assert words[0] == "a & b"
+    assert words[-2:] == ["<gp>", "tpe"]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from server.policies.sampling import position
 from trainers.space import Config, Field, Space, Value
 
-FLOOR = 0.4
+FLOOR = 0.5
 """Logarithm of how far below its dataset's best a score counts: how much worse a bad configuration is says little."""
 OFFSET = 1.0
 """Standard deviation of a dataset's constant."""

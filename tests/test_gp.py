@@ -13,7 +13,7 @@ from server.policies.surrogate import Task, expected_improvement, features
 from tests.examples import FACTS
 from tests.test_priors import OTHER, SPACE, Grown, land, lands
 from trainers.fields import space_of
-from trainers.space import Config
+from trainers.space import Config, Space
 from trainers.spec import SPECS
 
 __all__ = ["lands"]
@@ -39,8 +39,17 @@ def brief(*others: Elsewhere) -> Brief:
     return Brief("ndcg@10", "sasrec", {}, elsewhere=others)
 
 
-def proposed(history: list[Observation], known: Brief) -> Config:
-    found = load("gp").propose(SPACE, history, known, Random(0))
+FOUR = SPACE.restrict(
+    {
+        one.name: one.default
+        for one in SPACE.free()
+        if one.name not in ("dropout", "learning_rate", "num_blocks", "loss")
+    }
+)
+
+
+def proposed(history: list[Observation], known: Brief, space: Space = SPACE) -> Config:
+    found = load("gp").propose(space, history, known, Random(0))
     assert found is not None
     return found.changes
 
@@ -104,7 +113,7 @@ def test_what_helped_singly_elsewhere_is_tried_together() -> None:
     found.train(LIGHT, 0.057, 0.0571)
     found.train({"num_blocks": 1}, 0.045, 0.0451)
     known = brief(*elsewhere_of([found], FACTS, "ndcg@10"))
-    assert proposed(observed(({}, 0.03)), known) == {**FAST, **LIGHT}
+    assert proposed(observed(({}, 0.03)), known, FOUR) == {**FAST, **LIGHT}
 
 
 def test_the_study_outweighs_what_other_datasets_say(lands: list[Grown]) -> None:
@@ -138,10 +147,8 @@ def test_without_memory_the_playbook_opens() -> None:
 
 
 def test_every_configuration_of_a_small_space_is_a_candidate_once() -> None:
-    free = ("dropout", "learning_rate", "num_blocks", "loss")
-    space = SPACE.restrict({one.name: one.default for one in SPACE.free() if one.name not in free})
-    candidates = gp._candidates(space, observed(({}, 0.05), (FAST, 0.04)), brief(), Random(0))
-    assert len({space.hash(one) for one in candidates}) == len(candidates) == 2 * 3 * 2 * 2 - 2
+    candidates = gp._candidates(FOUR, observed(({}, 0.05), (FAST, 0.04)), brief(), Random(0))
+    assert len({FOUR.hash(one) for one in candidates}) == len(candidates) == 2 * 3 * 2 * 2 - 2
 
 
 def test_points_of_another_space_are_taken_as_far_as_this_one_admits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from math import prod
 
@@ -93,15 +94,22 @@ def _own(known: Sequence[Standing]) -> Task:
 def _candidates(space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random) -> list[Config]:
     """Valid and untried."""
     seen = tried(space, history)
-    small = prod(len(values_of(field)) for field in space.free()) <= SMALL
+    if prod(len(values_of(field)) for field in space.free()) <= SMALL:
+        return [config for name, config in _all(space).items() if name not in seen]
     found: dict[str, Config] = {}
-    for config in every(space) if small else _proposed(space, history, brief, rng):
+    for config in _proposed(space, history, brief, rng):
         name = space.hash(config)
         if name not in seen and valid(space, config):
             found.setdefault(name, config)
     if not found and (config := untried(space, seen, rng, lambda: draw(space, rng))):
         return [config]
     return list(found.values())
+
+
+@lru_cache(maxsize=16)
+def _all(space: Space) -> dict[str, Config]:
+    """Every configuration of a small space by its hash."""
+    return {space.hash(config): config for config in every(space)}
 
 
 def _proposed(space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random) -> Iterator[Config]:

@@ -30,7 +30,7 @@ REACH = (0.4, 0.8)
 FIELDS_OF_REACH = 6
 EFFECTS = ((0.07, 0.03), (0.2, 0.08), (0.37, 0.15), (0.05, 0.1))
 """Standard deviations of the sum of single fields' effects, and of the joint one."""
-SHARED = ((0.0, 0.0), (0.5, 0.3), (0.5, 0.6), (0.8, 0.5), (0.8, 0.85), (0.95, 0.95))
+SHARED = ((0.0, 0.0), (0.5, 0.5), (0.9, 0.8))
 """Of the effects, squared factors: that of a wholly similar dataset, and the study's own."""
 
 Array = NDArray[np.float64]
@@ -167,24 +167,27 @@ def _posteriors(data: _Data, shared: Sequence[tuple[float, float]]) -> tuple[Arr
             covariance[np.diag_indices_from(covariance)] += data.noise + JITTER
             towards = (single**2 * asked[0] + joint**2 * asked[1]) * np.where(mine, 1.0, math.sqrt(ours) * factor)
             towards += OFFSET**2 * mine
-            inverse = _inverse_root(covariance)
-            white: Array = inverse @ data.scores
-            likelihoods.append(float(np.log(inverse.diagonal()).sum() - 0.5 * white @ white))
-            explained: Array = inverse @ towards.T
-            mean: Array = white @ explained
+            solved = _solved(covariance, np.vstack([data.scores, towards]).T)
+            likelihoods.append(_half_log_determinant(covariance) - 0.5 * float(data.scores @ solved[:, 0]))
+            mean, explained = towards @ solved[:, 0], solved[:, 1:]
             best = int(np.argmax(mean[:own]))
-            spread = single**2 + joint**2 + OFFSET**2 - (explained**2).sum(0)
+            spread = single**2 + joint**2 + OFFSET**2 - (towards.T * explained).sum(0)
             between = single**2 * to_new[0][best] + joint**2 * to_new[1][best] + OFFSET**2
-            between -= explained[:, best] @ explained[:, own:]
+            between -= towards[best] @ explained[:, own:]
             gains.append(mean[own:] - mean[best])
             deviations.append(np.sqrt(np.maximum(spread[own:] + spread[best] - 2 * between, 1e-10)))
     return np.array(gains), np.array(deviations), np.array(likelihoods)
 
 
-def _inverse_root(covariance: Array) -> Array:
-    """Of the lower Cholesky factor."""
+def _solved(covariance: Array, sides: Array) -> Array:
+    found: Any = np.linalg.solve(covariance, sides)
+    return np.asarray(found, dtype=np.float64)
+
+
+def _half_log_determinant(covariance: Array) -> float:
+    """Of the covariance's inverse."""
     root: Any = np.linalg.cholesky(covariance)
-    return np.asarray(np.linalg.inv(root), dtype=np.float64)
+    return -float(np.log(root.diagonal()).sum())
 
 
 def _correlations(a: Array, b: Array, owner: NDArray[np.int64], reach: float) -> tuple[Array, Array]:

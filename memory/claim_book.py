@@ -99,6 +99,11 @@ class ClaimBook:
         claim_rows.record(cursor, {note.heuristic_id: found}, {note.heuristic_id: (claim, alpha)})
         return notes.one(cursor, note.heuristic_id)
 
+    def take_in(self, cursor: Cursor, heuristic_id: str, claim: Claim) -> None:
+        """Stores the claim of a heuristic from another home, with what our own trials say of it."""
+        alpha = claim_rows.add(cursor, heuristic_id, claim, False)
+        claim_rows.record(cursor, {heuristic_id: self.weigh(cursor, claim, ())}, {heuristic_id: (claim, alpha)})
+
     def land(self, cursor: Cursor, dataset_hash: str, backbone: str) -> Landscape | None:
         """All that is known of a backbone on a dataset content."""
         key = (dataset_hash, backbone)

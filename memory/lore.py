@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from memory import claim_rows
+from memory import claim_rows, exchange
 from memory.calibration import Calibration, calibration, predictions_of
 from memory.claim_book import ClaimBook
 from memory.connection import Connection, Cursor
@@ -48,7 +48,8 @@ class Lore:
     ) -> list[Elsewhere]:
         """What was trained on such datasets, but for the trials of `without`."""
         with self._connection.read() as cursor:
-            return elsewhere_of(self._near(cursor, backbone, facts), facts, metric, without)
+            own = elsewhere_of(self._near(cursor, backbone, facts), facts, metric, without)
+            return [*own, *exchange.elsewhere(cursor, backbone, facts, metric)][:NEAREST]
 
     def _near(self, cursor: Cursor, backbone: str, facts: DatasetFacts) -> list[Landscape]:
         near = claim_rows.nearest(cursor, backbone, facts, NEAREST)

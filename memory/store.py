@@ -12,6 +12,7 @@ from memory.claim_book import ClaimBook
 from memory.claims import Claim, checked
 from memory.connection import Connection, Cursor, Row
 from memory.errors import MemoryFault, UnknownStudy
+from memory.exchange import Packs
 from memory.lore import Lore
 from memory.migrations import migrate, shipped
 from memory.notebook import Notebook
@@ -36,6 +37,7 @@ class Memory:
         self._open: dict[str, Study] = {}
         self._notebook = Notebook(connection)
         self.lore = Lore(connection, self._book)
+        self.packs = Packs(connection, self._book, self._notebook)
 
     @classmethod
     def open(cls, path: Path) -> Memory:

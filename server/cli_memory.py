@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import anyio
 import typer
@@ -16,8 +17,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from server.home import connect
+from memory.pack import Imported, Pack
+from server import packs
+from server.home import PACK_PATH, asked, connect
 from server.settings import load_settings
+from trainers.data import find
 
 study = typer.Typer(help="List, show and report studies.", no_args_is_help=True)
 memory = typer.Typer(help="List and show what was learned.", no_args_is_help=True)
@@ -157,6 +161,57 @@ def _items(home: Path | None, **arguments: Any) -> list[dict[str, Any]]:
     """Every item of a read, however many pages."""
     pages = anyio.run(functools.partial(_ask, home, "read_memory", {**arguments, "limit": _PAGE}))
     return [item for page in pages for item in page.get("items", [])]
+
+
+@memory.command("export")
+def export_memory(
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="A new or empty folder.")],
+    name: Annotated[str, typer.Option(help="What the pack is called.")] = "memory",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write what was learned to PATH, for another home: heuristics, validation scores, no events and no test scores."""
+    pack = Pack.model_validate_json(anyio.run(asked, home, "GET", f"{PACK_PATH}?{urlencode({'name': name})}"))
+    packs.write(pack, folder)
+    told = {"path": str(folder), "heuristics": len(pack.heuristics), "trials": len(pack.trials), "digest": pack.digest}
+    typer.echo(json.dumps(told) if as_json else _counted(f"{folder}:", len(pack.heuristics), len(pack.trials)))
+
+
+@memory.command("import")
+def import_memory(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A pack's folder; paper; or optuna://STORAGE?study=NAME.")
+    ],
+    dataset: Annotated[str | None, typer.Option(help="Of a study of Optuna: the dataset it tuned on.")] = None,
+    backbone: Annotated[str, typer.Option(help="Of a study of Optuna: what it tuned.")] = "sasrec",
+    metric: Annotated[str, typer.Option(help="Of a study of Optuna: what its values are.")] = "ndcg@10",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Take in what was learned elsewhere. Its claims count as insufficient until trials of this home speak for them."""
+    passed_over: list[str] = []
+    if path.startswith(packs.OPTUNA):
+        if dataset is None:
+            raise typer.BadParameter("name the dataset that the study tuned on with --dataset.")
+        known = find(load_settings(home).datasets, dataset)
+        pack, passed_over = packs.from_optuna(path, known, backbone, metric)
+    else:
+        pack = packs.shipped() if path == packs.SHIPPED and not Path(path).exists() else packs.read(Path(path))
+    answer = Imported.model_validate_json(anyio.run(asked, home, "POST", PACK_PATH, pack.model_dump_json()))
+    if passed_over:
+        typer.echo(
+            f"Passed over, since they are no fields here or hold other values: {', '.join(passed_over)}.", err=True
+        )
+    for line in answer.left_out:
+        typer.echo(f"Left out: {line}", err=True)
+    typer.echo(
+        answer.model_dump_json() if as_json else _counted("Imported, unverified:", answer.heuristics, answer.trials)
+    )
+
+
+def _counted(what: str, heuristics: int, trials: int) -> str:
+    notes = "1 heuristic" if heuristics == 1 else f"{heuristics} heuristics"
+    return f"{what} {notes}, {trials} trainings."
 
 
 async def _ask(home: Path | None, tool: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:

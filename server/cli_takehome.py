@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import anyio
-import httpx2
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from server.home import EXPORT_PATH, OWNER_ENDED, RECOMMEND_PATH, HomeError, attach
-from server.settings import load_settings
-from server.takehome import ExportAnswer, ExportRequest, RecommendRequest, TakeHomeRefused
+from server.home import EXPORT_PATH, RECOMMEND_PATH, asked
+from server.takehome import ExportAnswer, ExportRequest, RecommendRequest
 from trainers.spec import Recommendations
 
 Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
@@ -37,7 +35,7 @@ def export(
     if refit:
         typer.echo("A refit takes about as long as the trial did; Ctrl-C ends it.", err=True)
     request = ExportRequest(study_id=study_id, folder=folder.absolute(), refit=refit)
-    answer = anyio.run(_asked, home, EXPORT_PATH, request, ExportAnswer)
+    answer = _asked(home, EXPORT_PATH, request, ExportAnswer)
     if answer.missing:
         typer.echo(answer.missing, err=True)
     typer.echo(answer.model_dump_json() if as_json else answer.folder)
@@ -63,7 +61,7 @@ def recommend(
     if not said:
         raise typer.BadParameter("--history needs at least one item.")
     request = RecommendRequest(study_id=study_id, history=said, k=k, exclude_seen=seen)
-    answer = anyio.run(_asked, home, RECOMMEND_PATH, request, Recommendations)
+    answer = _asked(home, RECOMMEND_PATH, request, Recommendations)
     if answer.unknown:
         typer.echo(f"Passed over, since the dataset has no such item: {', '.join(answer.unknown)}.", err=True)
     if as_json:
@@ -76,15 +74,6 @@ def recommend(
     Console(soft_wrap=True).print(table)
 
 
-async def _asked(home: Path | None, path: str, request: BaseModel, kind: type[Answered]) -> Answered:
-    """What the home's owner answers; raises TakeHomeRefused with its words."""
-    async with attach(load_settings(home)) as (http, _):
-        try:
-            response = await http.post(path, content=request.model_dump_json())
-        except httpx2.TransportError:
-            raise HomeError(OWNER_ENDED) from None
-    if response.status_code == 409:
-        raise TakeHomeRefused(response.json()["error"])
-    if response.status_code != 200:
-        raise HomeError(OWNER_ENDED)
-    return kind.model_validate_json(response.content)
+def _asked(home: Path | None, path: str, request: BaseModel, kind: type[Answered]) -> Answered:
+    """What the home's owner answers; raises OwnerRefused with its words."""
+    return kind.model_validate_json(anyio.run(asked, home, "POST", path, request.model_dump_json()))

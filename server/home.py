@@ -29,6 +29,7 @@ STOP_PATH = "/owner/stop"
 PRESENCE_PATH = "/owner/presence"
 EXPORT_PATH = "/owner/export"
 RECOMMEND_PATH = "/owner/recommend"
+PACK_PATH = "/owner/pack"
 
 OWNER_ENDED = "The owner ended during this call; repeat it — a trial that had finished is kept."
 
@@ -256,6 +257,24 @@ async def attach(settings: Settings) -> AsyncGenerator[tuple[httpx2.AsyncClient,
         with anyio.CancelScope(shield=True):
             await presence.aclose()
             await http.aclose()
+
+
+class OwnerRefused(RuntimeError):
+    """The owner understood and said no; the message is its own."""
+
+
+async def asked(home: Path | None, method: str, path: str, content: str | None = None) -> bytes:
+    """What the home's owner answers on one of its private routes; raises OwnerRefused with its words."""
+    async with attach(load_settings(home)) as (http, _):
+        try:
+            response = await http.request(method, path, content=content)
+        except httpx2.TransportError:
+            raise HomeError(OWNER_ENDED) from None
+    if response.status_code == 409:
+        raise OwnerRefused(response.json()["error"])
+    if response.status_code != 200:
+        raise HomeError(OWNER_ENDED)
+    return response.content
 
 
 @asynccontextmanager

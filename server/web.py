@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memory.errors import MemoryFault
+from memory.pack import Imported, read_pack
 from server import takehome
 from server.app import create_app
 from server.auth import Tokens
 from server.executors.base import ExecutorError
-from server.home import EXPORT_PATH, MCP_PATH, PRESENCE_PATH, RECOMMEND_PATH, STATUS_PATH, STOP_PATH, Status
+from server.home import EXPORT_PATH, MCP_PATH, PACK_PATH, PRESENCE_PATH, RECOMMEND_PATH, STATUS_PATH, STOP_PATH, Status
 from server.runtime import Runtime
 from server.settings import Settings
 from server.takehome import ExportRequest, RecommendRequest, TakeHomeRefused
@@ -122,11 +124,25 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         asked = RecommendRequest.model_validate_json(await request.body())
         return await _answered(request, takehome.recommend(runtime, asked))
 
+    async def written_pack(request: Request) -> Response:
+        pack = await asyncio.to_thread(runtime.memory.packs.export, request.query_params.get("name", "memory"))
+        return Response(pack.model_dump_json(), media_type="application/json")
+
+    async def taken_pack(request: Request) -> Response:
+        given = await request.body()
+        return await _answered(request, asyncio.to_thread(_take_in, runtime, given))
+
+    private(PACK_PATH, "GET", written_pack)
+    private(PACK_PATH, "POST", taken_pack)
     private(EXPORT_PATH, "POST", export)
     private(RECOMMEND_PATH, "POST", recommend)
     private(STATUS_PATH, "GET", status)
     private(STOP_PATH, "POST", stop)
     private(PRESENCE_PATH, "GET", presence)
+
+
+def _take_in(runtime: Runtime, given: bytes) -> Imported:
+    return runtime.memory.packs.take_in(read_pack(json.loads(given)))
 
 
 async def _answered(request: Request, work: Coroutine[Any, Any, BaseModel]) -> Response:

@@ -113,7 +113,7 @@ def test_what_helped_singly_elsewhere_is_tried_together() -> None:
     found.train(LIGHT, 0.057, 0.0571)
     found.train({"num_blocks": 1}, 0.045, 0.0451)
     known = brief(*elsewhere_of([found], FACTS, "ndcg@10"))
-    assert proposed(observed(({}, 0.03)), known, FOUR) == {**FAST, **LIGHT}
+    assert proposed(observed(({}, 0.03)), known, FOUR).items() >= {**FAST, **LIGHT}.items()
 
 
 def test_the_study_outweighs_what_other_datasets_say(lands: list[Grown]) -> None:

@@ -95,7 +95,7 @@ def _candidates(space: Space, history: Sequence[Observation], brief: Brief, rng:
     """Valid and untried."""
     seen = tried(space, history)
     if prod(len(values_of(field)) for field in space.free()) <= SMALL:
-        return [config for name, config in _all(space).items() if name not in seen]
+        return [config for name, config in _all(space.model_dump_json()).items() if name not in seen]
     found: dict[str, Config] = {}
     for config in _proposed(space, history, brief, rng):
         name = space.hash(config)
@@ -107,8 +107,9 @@ def _candidates(space: Space, history: Sequence[Observation], brief: Brief, rng:
 
 
 @lru_cache(maxsize=16)
-def _all(space: Space) -> dict[str, Config]:
-    """Every configuration of a small space by its hash."""
+def _all(space_text: str) -> dict[str, Config]:
+    """Every configuration of a small space, which is given as JSON, by its hash."""
+    space = Space.model_validate_json(space_text)
     return {space.hash(config): config for config in every(space)}
 
 

@@ -51,6 +51,8 @@ class Study(Record):
     policy: str
     seed: int
     early_stop: EarlyStop = "off"
+    withhold: float = 0.0
+    """The chance that a heuristic of another study is kept from this one, so that its worth can be measured."""
     guardrails: dict[str, Guardrail] = {}
     """By measure; a configuration that violates one is never the incumbent."""
     brief: str

@@ -11,6 +11,7 @@ from memory import notes, trials
 from memory.claim_book import ClaimBook
 from memory.claims import Claim, checked
 from memory.connection import Connection, Cursor, Row
+from memory.credit import Ledger
 from memory.errors import MemoryFault, UnknownStudy
 from memory.exchange import Packs
 from memory.lore import Lore
@@ -37,6 +38,7 @@ class Memory:
         self._open: dict[str, Study] = {}
         self._notebook = Notebook(connection)
         self.lore = Lore(connection, self._book)
+        self.ledger = Ledger(connection)
         self.packs = Packs(connection, self._book, self._notebook)
 
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memory import noise
+from memory.credit import is_withheld
 from memory.priors import Start
 from memory.records import EarlyStop, Guardrail, Study
 from memory.retrieval import Ranked, rank_notes
@@ -50,6 +51,7 @@ def new_study(
     policy: str,
     seed: int,
     early_stop: EarlyStop,
+    withhold: float,
     guardrails: dict[str, Guardrail],
     previous: Previous | None = None,
 ) -> Study:
@@ -80,6 +82,7 @@ def new_study(
         policy=policy,
         seed=seed,
         early_stop=early_stop,
+        withhold=withhold,
         guardrails=guardrails,
         brief=json.dumps(facts),
     )
@@ -99,10 +102,14 @@ def relevant_notes(memory: Memory, study: Study, query: str | None = None, limit
 
 def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) -> Brief:
     """The brief of a study. A read of memory, so it leaves a snapshot, unless it repeats the one given."""
-    notes = relevant_notes(memory, study)
+    due = relevant_notes(memory, study)
+    notes = [ranked for ranked in due if not is_withheld(study, ranked.note)]
     known = (study.space, study.facts, study.metric)
     names = {other.dataset_hash: other.dataset for other in memory.studies()}
-    starts, beliefs = memory.lore.starts(*known), memory.lore.beliefs(*known)
+    starts = memory.lore.starts(*known)
+    claims = {belief: [memory.note(one) for one in belief.cites] for belief in memory.lore.beliefs(*known)}
+    beliefs = [belief for belief, said in claims.items() if not any(is_withheld(study, note) for note in said)]
+    memory.ledger.expose(study, [ranked.note for ranked in due] + [note for said in claims.values() for note in said])
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.measured_users)
     limits = study.model_dump(include={"max_trials", "budget_seconds", "trial_seconds"}, exclude_none=True)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from memory.pack import Imported, Pack
 from server import packs
-from server.home import PACK_PATH, asked, connect
+from server.home import CREDIT_PATH, PACK_PATH, asked, connect
 from server.settings import load_settings
 from trainers.data import find
 
@@ -132,6 +132,18 @@ def _interval(row: dict[str, Any]) -> str:
         return ""
     forced = ", forced" if row["forced"] else ""
     return f"{row['effect']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}){forced}"
+
+
+@memory.command("credit")
+def list_credit(home: Home = None, as_json: Json = False) -> None:
+    """List what heuristics were worth to studies that were told of them, against those from which chance kept them."""
+    found = json.loads(anyio.run(asked, home, "GET", CREDIT_PATH))
+    if not as_json and not found:
+        typer.echo(
+            "Nothing to tell yet: no study was kept from a heuristic (drive --withhold), and none was cited.", err=True
+        )
+        return
+    _show(found, ("heuristic_id", "credit", "shown", "withheld", "cited"), as_json)
 
 
 @memory.command("show")

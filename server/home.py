@@ -30,6 +30,7 @@ PRESENCE_PATH = "/owner/presence"
 EXPORT_PATH = "/owner/export"
 RECOMMEND_PATH = "/owner/recommend"
 PACK_PATH = "/owner/pack"
+CREDIT_PATH = "/owner/credit"
 
 OWNER_ENDED = "The owner ended during this call; repeat it — a trial that had finished is kept."
 

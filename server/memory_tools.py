@@ -11,6 +11,7 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from memory.claims import read_claim
+from memory.credit import is_withheld
 from memory.records import Level, Note, NoteKind, Study, Trial
 from memory.retrieval import Ranked, rank_notes
 from server import answers
@@ -51,8 +52,11 @@ async def read_memory(
             shown_studies = [study_line(memory, other) for other in memory.studies()[:limit]]
             shown_datasets = [dataset_line(found) for found in list_datasets(runtime.settings.datasets)]
         known, notes = memory.studies(), memory.notes()
-        entries = _entries(runtime, known, notes, study, dataset, level, query)
+        due = _entries(runtime, known, notes, study, dataset, level, query)
         offset = _offset(cursor)
+        if study is not None and level is None:
+            memory.ledger.expose(study, [one.note for one in due[offset : offset + limit] if isinstance(one, Ranked)])
+        entries = [one for one in due if not _kept_back(study, one)]
         page = [_item(one, detail == "full") for one in entries[offset : offset + limit]]
         about = None
         if level is None and offset == 0:
@@ -80,7 +84,7 @@ def _digest(
 ) -> answers.Digest | None:
     """For a study, or for one of the strong preset on a dataset; None where neither is named."""
     if study is not None:
-        found = digest(runtime.memory, study.space, study.facts, study.metric, known, notes)
+        found = digest(runtime.memory, study.space, study.facts, study.metric, known, notes, study)
         skill = runtime.memory.lore.calibration(study.policy)
         return found.model_copy(update={"calibration": skill.words if skill else None})
     if dataset is None:
@@ -122,6 +126,11 @@ def _entries(
         wanted = [study] if study else [other for other in known if dataset is None or other.dataset == dataset]
         found += [(one, trial) for one in wanted for trial in runtime.memory.trials(one.study_id)]
     return found
+
+
+def _kept_back(study: Study | None, entry: Entry) -> bool:
+    """Whether chance keeps it from the study."""
+    return study is not None and isinstance(entry, Ranked) and is_withheld(study, entry.note)
 
 
 def _item(entry: Entry, full: bool) -> answers.MemoryItem:

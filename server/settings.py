@@ -33,6 +33,8 @@ class Settings(BaseModel):
     """A detached owner ends after so long without a client and without a trial."""
     max_wait_seconds: float = Field(default=3600.0, gt=0)
     """Cap of wait_seconds."""
+    withhold: float = Field(default=0.0, ge=0, le=0.9)
+    """The chance that a heuristic is kept from a study that does not say: 0 for chat clients."""
     allowed_hosts: tuple[str, ...] = ()
     """Host headers admitted beside loopback and the address listened on."""
     allowed_origins: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
 from server.reveal import finish_answer
 from server.runtime import Runtime
+from server.summary import summarize
 from server.views import dataset_line, judgement_of, trial_answer
 from trainers.data import ensure, find_by_hash, list_datasets
 from trainers.spec import FilterSeen, Preset
@@ -75,6 +76,7 @@ async def start_study(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     early_stop: EarlyStop = "auto",
     guardrails: dict[str, dict[str, float]] | None = None,
+    withhold: Annotated[float, Field(ge=0, le=0.9)] | None = None,
 ) -> Annotated[CallToolResult, answers.StudyAnswer]:
     """Open a study and return its brief: dataset facts, space with bounds, default, baselines, noise, what memory says.
 
@@ -83,7 +85,8 @@ async def start_study(
     {"dropout": 0.2, "hidden_dim": [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto"
     ends trainings that fall hopelessly behind earlier ones (status `stopped`; never trial 0 or a replicate), "off"
     trains each to its end. `guardrails` keep configurations that violate them from being chosen:
-    {"coverage@10": {"min": 0.2}, "parameters": {"max": 1e6}}.
+    {"coverage@10": {"min": 0.2}, "parameters": {"max": 1e6}}. `withhold` keeps heuristics of other studies back with
+    this chance, so that `virtualmle memory credit` can tell what they are worth.
     Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
@@ -100,6 +103,7 @@ async def start_study(
                 found, limited, metric=metric, preset_name=preset, filter_seen=filter_seen, max_trials=max_trials,
                 budget_seconds=budget_seconds, trial_seconds=trial_seconds, policy=policy, seed=seed,
                 early_stop=early_stop, guardrails=limits, previous=previous,
+                withhold=runtime.settings.withhold if withhold is None else withhold,
             )  # fmt: skip
 
         study = await anyio.to_thread.run_sync(prepare)
@@ -213,7 +217,8 @@ async def finish_study(
 ) -> Annotated[CallToolResult, answers.FinishAnswer]:
     """End a study: evaluate the sealed test split once, for the best configuration and for the default, all seeds.
 
-    Returns both with validation and test, and the checkpoint. Not for a look in between: no trial follows it.
+    Returns both with validation and test, and the checkpoint. Not for a look in between: no trial follows it. Say in
+    `summary` what the study taught; without one, and none written before, numbers are put together to one.
     Example: finish_study(study_id="s-…", summary="A higher learning rate was all that helped.").
     """
     runtime = runtime_of(ctx)
@@ -221,6 +226,8 @@ async def finish_study(
         study = runtime.memory.study(study_id)
         if summary:
             runtime.memory.add_note(study_id, "summary", summary, (), ())
+        else:
+            await anyio.to_thread.run_sync(summarize, runtime.memory, study)
         await runtime.reveals.finish(study, min(wait_seconds, runtime.settings.max_wait_seconds))
         return result(finish_answer(runtime.memory, runtime.settings, runtime.memory.study(study_id)))
 

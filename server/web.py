@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import anyio
@@ -23,7 +24,17 @@ from server import takehome
 from server.app import create_app
 from server.auth import Tokens
 from server.executors.base import ExecutorError
-from server.home import EXPORT_PATH, MCP_PATH, PACK_PATH, PRESENCE_PATH, RECOMMEND_PATH, STATUS_PATH, STOP_PATH, Status
+from server.home import (
+    CREDIT_PATH,
+    EXPORT_PATH,
+    MCP_PATH,
+    PACK_PATH,
+    PRESENCE_PATH,
+    RECOMMEND_PATH,
+    STATUS_PATH,
+    STOP_PATH,
+    Status,
+)
 from server.runtime import Runtime
 from server.settings import Settings
 from server.takehome import ExportRequest, RecommendRequest, TakeHomeRefused
@@ -132,6 +143,11 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         given = await request.body()
         return await _answered(request, asyncio.to_thread(_take_in, runtime, given))
 
+    async def credit(request: Request) -> Response:
+        found = await asyncio.to_thread(runtime.memory.ledger.credits)
+        return JSONResponse([{**asdict(one), "credit": one.words} for one in found])
+
+    private(CREDIT_PATH, "GET", credit)
     private(PACK_PATH, "GET", written_pack)
     private(PACK_PATH, "POST", taken_pack)
     private(EXPORT_PATH, "POST", export)

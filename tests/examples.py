@@ -21,7 +21,8 @@ def study(**values: Any) -> Study:
         "study_id": "s-1", "created_at": BEGAN, "dataset": "demo", "dataset_hash": "abc", "split": "leave-one-out",
         "facts": FACTS, "backbone": "sasrec", "metric": "ndcg@10", "preset": "strong",
         "space": space_of(SPECS["sasrec"]), "filter_seen": "auto", "max_trials": None, "budget_seconds": None,
-        "trial_seconds": None, "policy": "client", "seed": 0, "brief": '{"baselines": {}, "synthetic": false}',
+        "trial_seconds": None, "policy": "client", "seed": 0,
+        "brief": '{"baselines": {}, "synthetic": false, "filter": "yes"}',
     }  # fmt: skip
     return Study(**{**given, **values})
 

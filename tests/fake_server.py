@@ -21,6 +21,7 @@ from trainers.space import Config, Space, SpaceError
 from trainers.spec import SPECS
 
 METRIC = "ndcg@10"
+SKILL = "12 predictions, of which 50% came true."
 Score = Callable[[Config, int], float | str]
 """Of a configuration and a seed: the metric, or the status that a failed training ends with."""
 
@@ -205,7 +206,9 @@ class FakeServer:
     ) -> Annotated[CallToolResult, answers.MemoryAnswer]:  # fmt: skip
         """Return what was learned."""
         items = [note for note in self.notes if level in (None, note.level)]
-        return _result(answers.MemoryAnswer(snapshot_id="m-2", items=items, next="…"))
+        whole = answers.Digest(coverage="", calibration=SKILL)
+        about = whole if level is None else None
+        return _result(answers.MemoryAnswer(snapshot_id="m-2", items=items, digest=about, next="…"))
 
     async def write_heuristic(
         self,
@@ -230,8 +233,8 @@ class FakeServer:
     ) -> Annotated[CallToolResult, answers.FinishAnswer]:
         """End a study."""
         self.finishes += 1
-        if summary:
-            await self.write_heuristic(study_id, "summary", summary)
+        if not any(note.level == "summary" for note in self.notes):
+            await self.write_heuristic(study_id, "summary", summary or "What the study came to.")
         if self.slow and self.finishes == 1:
             return _result(answers.FinishAnswer(study_id=study_id, status="running", next="finish_study"))
         groups: dict[int, list[TrialAnswer]] = {}

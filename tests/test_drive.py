@@ -21,7 +21,7 @@ from server.answers import NoteLine, Previous
 from server.app import create_app
 from server.drive.live import LiveTable
 from server.drive.loop import Drive, play
-from server.drive.plan import Plan, PlanError, PolicyName, fixed_fields, limits_of
+from server.drive.plan import WITHHOLD, Plan, PlanError, PolicyName, fixed_fields, limits_of
 from server.drive.remote import RemoteError, connect_url, read_token
 from server.drive.run import Connect, DriveFailed, run_drive
 from server.executors.stub import StubExecutor, curve
@@ -364,7 +364,14 @@ def test_a_missing_server_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_command_in_the_report_is_the_one_that_was_given() -> None:
-    plan = Plan(trials=3, seed=2, fixed={"dropout": 0.2, "loss": "full_softmax"}, budget_seconds=90.0, filter_seen="no")
+    plan = Plan(
+        trials=3,
+        seed=2,
+        fixed={"dropout": 0.2, "loss": "full_softmax"},
+        budget_seconds=90.0,
+        filter_seen="no",
+        withhold=WITHHOLD,
+    )
     assert plan.command() == (
         "virtualmle drive --dataset demo --backbone sasrec --policy playbook --trials 3 --seed 2 --preset strong "
         "--budget-seconds 90 --fix dropout=0.2 --fix loss=full_softmax --filter-seen no"
@@ -432,6 +439,12 @@ async def test_the_real_server_is_driven_the_same_way(tmp_path: Path) -> None:
         } == configs
     assert len({answer.number for answer in drive.desk_open.trials.values()}) == 4
     assert {item.level for item in drive.written} == {"reflection", "heuristic", "summary"}
+
+
+def test_what_is_withheld_is_asked_of_the_server_and_only_where_memory_is_whole() -> None:
+    assert Plan(withhold=0.2).study_arguments()["withhold"] == 0.2
+    assert "--withhold 0.2" in Plan(withhold=0.2).command()
+    assert "withhold" not in Plan(withhold=0.2, memory="flipped").study_arguments()
 
 
 def test_guardrails_reach_the_study_and_the_command_that_gives_it_again() -> None:

@@ -25,10 +25,10 @@ from server.app import create_app
 from server.diagnosis import diagnose
 from server.drive.again import plan_of
 from server.drive.desk import observe
-from server.drive.effects import effects
 from server.drive.live import cells
 from server.drive.plan import Plan
 from server.drive.run import run_drive
+from server.effects import effects
 from server.executors.stub import Answer, StubExecutor, curve
 from server.hopeless import stop_below
 from server.policies import load

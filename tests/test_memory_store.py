@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -510,44 +509,6 @@ def test_a_second_holder_is_told_who_holds_the_file(memory: Memory, tmp_path: Pa
     other = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
     assert other.stdout == said
     assert memory.study("s-1") == study()
-
-
-WRITER = """
-import sys
-sys.path[:0] = sys.argv[2:]
-from pathlib import Path
-from memory.store import Memory
-from tests.test_memory_store import epoch, new_trial, result
-from tests.examples import study
-memory = Memory.open(Path(sys.argv[1]))
-if not memory.studies():
-    memory.add_study(study())
-for number in range(100_000):
-    trial = memory.start_trial(new_trial(seed=number))
-    memory.add_epochs(trial.trial_id, [epoch(1), epoch(2)])
-    memory.finish_trial(result(trial.trial_id))
-    note = memory.add_note("s-1", "reflection", trial.trial_id, [trial.trial_id], [])
-    print(trial.trial_id, note.heuristic_id, flush=True)
-"""
-
-
-def test_a_killed_process_loses_nothing_that_it_was_told_is_stored(tmp_path: Path) -> None:
-    path = tmp_path / "memory.duckdb"
-    told: list[list[str]] = []
-    command = [sys.executable, "-c", WRITER, str(path), str(ROOT)]
-    for lines in (1, 7):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            told += [writer.stdout.readline().split() for _ in range(lines)]
-            writer.send_signal(signal.SIGKILL)
-            told += [line.split() for line in writer.stdout if line.endswith("\n")]
-    memory = Memory.open(path)
-    for trial_id, heuristic_id in told:
-        assert memory.trial(trial_id).status == "ok"
-        assert memory.epochs(trial_id) == [epoch(1), epoch(2)]
-        assert memory.note(heuristic_id).evidence == (trial_id,)
-    assert all(trial.config == SPACE.default() for trial in memory.trials("s-1"))
-    memory.close()
 
 
 FULL_DISK = """

@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from memory.noise import Sigma, half_width
-from server.drive.effects import effects
 from server.drive.picture import Point, draw, series, ticks
 from server.drive.plan import Plan
 from server.drive.run import run_drive
+from server.effects import effects
 from server.policies.base import Observation
 from tests.examples import FACTS
-from tests.fake_server import METRIC, FakeServer
+from tests.fake_server import METRIC, SKILL, FakeServer
 from trainers.fields import space_of
 from trainers.spec import SPECS
 
@@ -41,7 +41,8 @@ def four(tmp_path: Path) -> dict[str, Any]:
 def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     assert list(four) == [
         "version", "study_id", "dataset", "backbone", "policy", "preset", "metric", "seed", "early_stop", "trainings",
-        "trials", "baselines", "noise", "default", "best", "test_reveal", "heuristics", "seconds", "versions",
+        "trials", "baselines", "noise", "default", "best", "test_reveal", "heuristics", "calibration", "seconds",
+        "versions",
     ]  # fmt: skip
     assert four["version"] == 1
     assert four["dataset"] == {
@@ -56,6 +57,7 @@ def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
         "few users",
     }  # fmt: skip
     assert set(four["noise"]) == {"sigma", "df"}
+    assert four["calibration"] == SKILL
     assert set(four["heuristics"][0]) == {"heuristic_id", "kind", "text", "verdict"}
     assert four["versions"] == {
         "virtualmle": version("virtualmle"), "torch": version("torch"), "python": platform.python_version(),
@@ -91,6 +93,7 @@ def test_the_page_reads_as_a_report(folder: Path) -> None:
     ]  # fmt: skip
     assert "The dataset is **synthetic**" in page
     assert "beats the default on the sealed test by more than seed noise." in page
+    assert f"Of what `playbook` expected of trials so far: {SKILL}" in page
     assert "Test reused: this was reveal 2 of this dataset." in page
     assert "![Best validation ndcg@10 so far over trainings](best-so-far.svg)" in page
     assert "Changed from the default: learning_rate 0.003." in page

@@ -45,4 +45,5 @@ def plan_of(study: Study) -> Plan:
         filter_seen=study.filter_seen,
         early_stop=study.early_stop,
         guardrails=study.limits,
+        withhold=study.withhold,
     )

@@ -12,6 +12,7 @@ import typer
 from memory.records import EarlyStop
 from server.drive.ablation import MemoryMode
 from server.drive.plan import (
+    WITHHOLD,
     FilterSeen,
     ModelPlan,
     Plan,
@@ -57,6 +58,9 @@ def drive(
         MemoryMode, typer.Option(help="What the policy knows of earlier studies; placebos are for comparison.")
     ] = "on",
     reflection: Annotated[bool, typer.Option(help="Write down what each trial taught.")] = True,
+    withhold: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Chance that a heuristic is kept back, to measure what it is worth.")
+    ] = WITHHOLD,
     url: Annotated[str | None, typer.Option(metavar="U", help="Drive the server at this URL.")] = None,
     token_file: Annotated[Path | None, typer.Option(metavar="F", help="Its bearer token.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: HOME/reports/STUDY_ID.")] = None,
@@ -80,6 +84,7 @@ def drive(
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
         filter_seen, engineer, url, early_stop, _told(limits_of, guardrail), memory, reflection,
+        withhold,
     )  # fmt: skip
     from server.drive.run import run_drive
 

@@ -51,6 +51,8 @@ class Desk:
         self.configs: dict[str, Config] = {}
         self.running: str | None = None
         self.finish: FinishAnswer | None = None
+        self.calibration: str | None = None
+        """How well the predictions under this policy's label came true, once `notes` has read it."""
         self._study: StudyAnswer | None = None
         self._space: Space | None = None
         self._elsewhere: tuple[Elsewhere, ...] = ()
@@ -212,7 +214,9 @@ class Desk:
         return await self.ask("write_heuristic", arguments, NoteAnswer)
 
     async def notes(self) -> list[MemoryItem]:
-        """What was written down in this study."""
+        """What was written down in this study; reads how well its predictions came true, too."""
+        whole = await self.ask("read_memory", {"study_id": self.study.study_id, "limit": 1}, MemoryAnswer)
+        self.calibration = whole.digest.calibration if whole.digest else None
         found: list[MemoryItem] = []
         for level in ("reflection", "heuristic", "summary"):
             arguments: dict[str, Any] = {"study_id": self.study.study_id, "level": level, "limit": 200}

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from server.answers import StudyAnswer, TrialAnswer
-from server.drive.notes import changed, counted
 from server.drive.plan import Plan
 from server.policies.base import Proposal
+from server.words import changed, counted
 
 SYNTHETIC = "The dataset is synthetic (generated): its numbers say nothing about real users."
 

@@ -257,8 +257,7 @@ async def _finish(drive: Drive, with_heuristics: bool) -> None:
     """Write down what was learned, then reveal the sealed test."""
     desk = drive.desk_open
     drive.view.say("Revealing the sealed test of the chosen configuration and of the default.")
-    history, brief, sigma = desk.observations(), desk.study.brief, sigma_of(desk)
     if with_heuristics:
-        for learned in notes.heuristics(brief, history, sigma):
+        for learned in notes.heuristics(desk.study.brief, desk.observations(), sigma_of(desk)):
             await desk.learn(learned.text, learned.evidence, learned.claim)
-    await desk.end(notes.summary(brief, history, sigma, desk.space.default()))
+    await desk.end()

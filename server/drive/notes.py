@@ -1,31 +1,20 @@
-"""What an engineer without a language model writes down: reflections, heuristics and a summary, in plain words."""
+"""What an engineer without a language model writes down: reflections and heuristics, in plain words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from memory.noise import Sigma
 from server.answers import Brief, TrialAnswer
-from server.drive.effects import Effect, effects
-from server.policies.base import Observation, Proposal, Standing, ranked, standings
+from server.effects import Effect, effects
+from server.policies.base import Observation, Proposal, Standing, standings
 from server.policies.lessons import BEAT, LOST, NO_EFFECT
-from server.policies.rules import SPARSE_LENGTH, SPARSE_USERS
-from trainers.space import Config
+from server.words import changed, counted, data_words
 
 HEURISTICS = 3
 """At most so many believable effects of one study become heuristics, and as many open ones, the largest first."""
-
-
-def changed(changes: Mapping[str, Any]) -> str:
-    """Changes in words."""
-    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the default"
-
-
-def counted(number: int, noun: str) -> str:
-    """A count with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def reflection(answer: TrialAnswer, proposal: Proposal, metric: str, following: Proposal | None) -> str:
@@ -124,39 +113,3 @@ def _of_the_default(brief: Brief, default: Standing) -> Learned:
     beside = f", against {scale[best]:.4f} of {best} without training" if best else ""
     reached = f"reached {brief.metric} {default.mean:.4f} over {counted(len(default.scores), 'training')}{beside}"
     return Learned(f"{start} {reached}.", evidence)
-
-
-def data_words(facts: Mapping[str, Any]) -> str:
-    """The data that a lesson was learned on, so that it can be weighed elsewhere."""
-    users, length = int(facts.get("users", 0)), float(facts.get("mean_length", 0.0))
-    kinds = [word for word, fits in (("short", length < SPARSE_LENGTH), ("sparse", users < SPARSE_USERS)) if fits]
-    kind = " and ".join(kinds) + " " if kinds else ""
-    size = f"mean length {length:.1f}, {users:,} users, {int(facts.get('items', 0)):,} items"
-    return f"On {kind}sequences ({size})"
-
-
-def summary(brief: Brief, history: Sequence[Observation], sigma: Sigma, default: Config) -> str:
-    """The study in a few sentences: how much was tried, what is best, what helped and what did not."""
-    found, best = standings(history), next(iter(ranked(history)), None)
-    parts = [
-        f"{data_words(brief.dataset)}: {counted(len(found), 'configuration')} of {brief.backbone} in "
-        f"{counted(len(history), 'training')}."
-    ]
-    if best is None or best.mean is None:
-        ends = ", ".join(sorted({trial.status for trial in history}))
-        return " ".join([*parts, f"None scored ({ends})."])
-    changes = {name: value for name, value in best.config.items() if value != default.get(name)}
-    parts.append(
-        f"Best: {changed(changes)}, {brief.metric} {best.mean:.4f} over {counted(len(best.scores), 'training')}."
-    )
-    base = found[0].mean
-    if base and best.number != found[0].number:
-        parts.append(f"That is {best.mean / base - 1:+.1%} on validation against the default's {base:.4f}.")
-    for verdict, words in ((True, "Helped"), (False, "Hurt")):
-        names = [
-            f"{one.field} {one.before} → {one.after} ({one.relative:+.1%})"
-            for one in effects(history, sigma)
-            if one.believable and one.relative is not None and (one.relative > 0) == verdict
-        ]
-        parts.append(f"{words} beyond noise: {', '.join(names) or 'nothing'}.")
-    return " ".join(parts)

@@ -12,10 +12,10 @@ import yaml
 from server.answers import TrialAnswer
 from server.drive.live import score_words
 from server.drive.loop import Drive, sigma_of
-from server.drive.notes import changed, counted
 from server.drive.picture import draw, series
 from server.drive.report import Report, build
 from server.policies.base import ranked, standings
+from server.words import changed, counted
 
 PICTURE = "best-so-far.svg"
 
@@ -201,10 +201,14 @@ def _protocol(drive: Drive, report: Report) -> str:
         f"Study `{report.study_id}`, seed {report.seed}; split `{report.dataset.split}`, content "
         f"`{report.dataset.content_hash}`. Ranking over all items, history filtered: {brief.filter_seen}. Selection on "
         f"validation only, by the best mean over seeds; the test was sealed until the end.{reveal}{_early(report)} "
-        "Relative seed noise "
+        f"{_calibration(report)} Relative seed noise "
         f"{report.noise.sigma:.1%} ({report.noise.df:.3g} degrees of freedom). virtualmle {versions.virtualmle}, torch "
         f"{versions.torch or 'not here'}, Python {versions.python}."
     )
+
+
+def _calibration(report: Report) -> str:
+    return f" Of what `{report.policy}` expected of trials so far: {report.calibration}" if report.calibration else ""
 
 
 def _early(report: Report) -> str:

@@ -19,6 +19,8 @@ Provider = Literal["anthropic", "openai"]
 Preset = Literal["strong", "paper"]
 
 METRIC = "ndcg@10"
+WITHHOLD = 0.1
+"""What `drive` withholds unless it is told otherwise."""
 SIGNS = {"min": ">=", "max": "<="}
 
 
@@ -63,6 +65,8 @@ class Plan:
     memory: MemoryMode = "on"
     reflection: bool = True
     """Whether each trial's lesson is written down, by policies that do so."""
+    withhold: float = 0.0
+    """The chance that the study is not told of a heuristic: a control for what heuristics are worth."""
     wait_seconds: float = 45.0
 
     def study_arguments(self) -> dict[str, Any]:
@@ -81,6 +85,8 @@ class Plan:
             arguments["space"] = self.fixed
         if self.early_stop != "auto":
             arguments["early_stop"] = self.early_stop
+        if self.withhold and self.memory == "on":
+            arguments["withhold"] = self.withhold
         if self.guardrails:
             arguments["guardrails"] = self.guardrails
         for name in ("budget_seconds", "trial_seconds"):
@@ -106,6 +112,8 @@ class Plan:
                 words += ["--guardrail", f"{name}{SIGNS[bound]}{value:g}"]
         if self.memory != "on":
             words += ["--memory", self.memory]
+        if self.withhold != WITHHOLD:
+            words += ["--withhold", f"{self.withhold:g}"]
         if not self.reflection:
             words += ["--no-reflection"]
         if self.url is not None:

@@ -104,6 +104,8 @@ class Report(Part):
     best: BestPart | None
     test_reveal: int | None
     heuristics: list[NotePart]
+    calibration: str | None = None
+    """How well what was expected of trials came true, over all studies of this policy; None where nothing was."""
     seconds: float
     versions: Versions
 
@@ -130,6 +132,7 @@ def build(drive: Drive) -> Report:
         best=_best(desk),
         test_reveal=desk.finish.test_reveal if desk.finish else None,
         heuristics=[_note(item) for item in _in_order(desk, drive.written)],
+        calibration=desk.calibration,
         seconds=round(drive.elapsed(), 1),
         versions=Versions(virtualmle=installed_version(), torch=_installed("torch"), python=platform.python_version()),
     )

@@ -57,7 +57,7 @@ class TPE:
         brief = heeded(space, history, brief)
         if proposal := advised(space, history, brief):
             return proposal
-        study = self._told(space, history, rng.randrange(2**31))
+        study = self.told(space, history, rng.randrange(2**31))
         count = len(standings(history))
 
         def draw_one() -> Config:
@@ -80,7 +80,8 @@ class TPE:
         changes = changes_between(space, history[0].config, config)
         return Proposal(changes, parent=first_trial(history), hypothesis="TPE expects the best improvement here")
 
-    def _told(self, space: Space, history: Sequence[Observation], seed: int) -> Any:
+    def told(self, space: Space, history: Sequence[Observation], seed: int) -> Any:
+        """An Optuna study that has seen what this one has."""
         optuna = self._optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():

@@ -26,6 +26,7 @@ from memory.errors import MemoryFault
 from memory.records import NewTrial
 from memory.store import Memory
 from trainers.fields import space_of
+from trainers.space import Config
 from trainers.spec import SPECS, Epoch, TrialResult
 
 LONGEST = 0.6
@@ -53,7 +54,7 @@ def write(path: Path, seed: int) -> None:
     number = 0
     while True:
         number += 1
-        changes = {"dropout": round(draw.uniform(0, 0.8), 3)}
+        changes: Config = {"dropout": round(draw.uniform(0, 0.8), 3)}
         config = SPACE.apply(SPACE.default(), changes)
         new = NewTrial(
             study_id=study_id, parent=None, changes=changes, config=config, config_hash=SPACE.hash(config), seed=number
@@ -66,7 +67,7 @@ def write(path: Path, seed: int) -> None:
         memory.finish_trial(TrialResult(trial_id=trial_id, status="ok", validation={METRIC: 0.05}, epochs=1))
         print(f"result {trial_id}", flush=True)
         claim = read_claim(
-            {"change": {"field": "dropout", "from": changes["dropout"], "to": 0.81 - 0.01 * number % 0.8}}
+            {"change": {"field": "dropout", "from": changes["dropout"], "to": round(draw.uniform(0, 0.8), 3)}}
         )
         try:
             note = memory.add_note(study_id, "heuristic", f"Note {seed} {number}.", (trial_id,), (), claim)

@@ -24,6 +24,9 @@ from memory.landscape import Landscape
 ROWS = RESULTS / "replay.jsonl"
 TEACHER = "hybrid"
 """The policy of the studies that filled memory; without any itself."""
+LATER = 1000
+"""Added to a study's seed where memory is filled: a table draws luck by configuration and seed, whatever the dataset,
+and what was lucky there must not be lucky here again."""
 CODE = (
     "benchmarks/replay_*.py", "server/policies", "server/studies.py", "server/admission.py", "trainers/space.py",
     "memory/claims.py", "memory/distill.py", "memory/effects.py", "memory/elsewhere.py", "memory/landscape.py",
@@ -64,7 +67,7 @@ def _taught(settings: Settings, start: str, seed: int) -> dict[str, Landscape]:
     """By cell: what a study of it left in memory."""
     return {
         cell.title: landscape_of(
-            play(cell.table, cell.space, cell.dataset.facts, lambda: policy(TEACHER), seed, settings.learned),
+            play(cell.table, cell.space, cell.dataset.facts, lambda: policy(TEACHER), LATER + seed, settings.learned),
             cell.dataset.content_hash,
             cell.dataset.facts,
             cell.space,
@@ -119,7 +122,7 @@ def complete(
 
 
 def _row(settings: Settings, unit: Unit) -> Row:
-    taught = "" if unit.memory == NONE else f", {settings.learned} of {TEACHER} elsewhere"
+    taught = "" if unit.memory == NONE else f", {settings.learned} of {TEACHER} elsewhere with seeds from {LATER}"
     return Row(
         name=f"{unit.policy} {unit.memory}", dataset=unit.start, dataset_hash=_digest(settings.tables),
         spec_hash=f"{settings.trainings} trainings{taught}", seed=unit.seed, commit=commit(*CODE),

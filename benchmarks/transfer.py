@@ -4,8 +4,8 @@ python -m benchmarks.transfer --tables DIR [--policies hybrid,gp] [--seeds 30] [
                               [--jobs 2] [--minutes N] [--json] [--write]
 
 Leave-one-dataset-out, with frozen memory. On each other dataset a study of the policy `hybrid` without memory was
-trained first (--learned trainings), with the same seed; what it leaves is all that memory holds. Arms: `none`; `best`,
-the best configurations of the other datasets without claims, which is the honest rival; `claims`, what a deterministic
+trained first (--learned trainings), with seeds of its own; what it leaves is all that memory holds. Arms: `none`;
+`best`, the best configurations of the other datasets without claims, which is the honest rival; `claims`, what a deterministic
 distiller claims of single fields; `memory`, both and the trainings themselves, as the server tells of them; and two
 placebos, `permuted` (the scores of each other dataset dealt out among its configurations anew) and `flipped` (its gains
 over the default turned into losses). Start, targets, counting and rows are those of benchmarks.replay.
@@ -33,7 +33,7 @@ TARGET = 0.9
 HEAD = """# What memory of other datasets saves
 
 Leave-one-dataset-out on tables of finished trainings: a study of the policy `hybrid` was replayed on each other dataset
-first, with the same seed, and what it left is all that memory holds. `best` are the best configurations of the other
+first, with seeds of its own, and what it left is all that memory holds. `best` are the best configurations of the other
 datasets without claims, `claims` what a distiller claims of single fields, `memory` both and, for `gp`, the trainings
 themselves; `permuted` and `flipped` are placebos (scores dealt out anew among configurations; gains turned into
 losses). "Times fewer" is the ERT of the same policy without memory by that with it, paired by cell and seed: below 1,

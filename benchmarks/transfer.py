@@ -5,10 +5,11 @@ python -m benchmarks.transfer --tables DIR [--policies hybrid,gp] [--seeds 30] [
 
 Leave-one-dataset-out, with frozen memory. On each other dataset a study of the policy `hybrid` without memory was
 trained first (--learned trainings), with seeds of its own; what it leaves is all that memory holds. Arms: `none`;
-`best`, the best configurations of the other datasets without claims, which is the honest rival; `claims`, what a deterministic
-distiller claims of single fields; `memory`, both and the trainings themselves, as the server tells of them; and two
-placebos, `permuted` (the scores of each other dataset dealt out among its configurations anew) and `flipped` (its gains
-over the default turned into losses). Start, targets, counting and rows are those of benchmarks.replay.
+`best`, the best configurations of the other datasets without claims, which is the honest rival; `claims`, what a
+deterministic distiller claims of single fields; `memory`, both and the trainings themselves, as the server tells of
+them; and two placebos, `permuted` (the scores of each other dataset dealt out among its configurations anew) and
+`flipped` (its gains over the default turned into losses). Start, targets, counting and rows are those of
+benchmarks.replay.
 """
 
 from __future__ import annotations

@@ -75,6 +75,8 @@ def test_claims_that_are_kept_back_are_in_neither_digest_nor_beliefs(house: Hous
         )  # fmt: skip
         told = not is_withheld(made, note)
         assert bool(brief.beliefs) == bool(found.supported) == told
+    for study_id in ids:
+        told = not is_withheld(house.memory.study(study_id), note)
         house.train(study_id, {}, 0.05)
         house.train(study_id, {"dropout": 0.2}, 0.06 if told else 0.055)
         house.memory.mark_finished(study_id)

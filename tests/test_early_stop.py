@@ -211,7 +211,9 @@ def test_a_study_from_before_there_was_a_choice_does_not_stop(tmp_path: Path) ->
     opened = Connection(path)
     migrate(opened, [step for step in shipped() if step.version < 3])
     opened.close()
-    values = study().model_dump(exclude={"facts", "space", "finished", "early_stop", "guardrails", "created_at"})
+    values = study().model_dump(
+        exclude={"facts", "space", "finished", "early_stop", "guardrails", "withhold", "created_at"}
+    )
     values |= {"facts": study().facts.model_dump_json(), "space": study().space.model_dump_json()}
     with duckdb.connect(str(path)) as database:
         names, marks = ", ".join(values), ", ".join(f"${name}" for name in values)
@@ -336,7 +338,7 @@ STOPPED = observed(1, None, 0.7, reached=0.049, seconds=3.0, epochs=4, verdict="
 
 
 def test_tpe_is_told_of_a_pruned_trial_and_never_of_a_score() -> None:
-    told = load("tpe")._told(SPACE, [DEFAULT, STOPPED, observed(2, 0.04, 0.3)], 0)  # type: ignore[attr-defined]
+    told = load("tpe").told(SPACE, [DEFAULT, STOPPED, observed(2, 0.04, 0.3)], 0)  # type: ignore[attr-defined]
     states = [one.state.name for one in told.trials]
     assert states == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert told.trials[1].intermediate_values == {4: 0.049}

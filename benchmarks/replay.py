@@ -21,6 +21,7 @@ from benchmarks.measuring import exit_code
 from benchmarks.replay_arms import NAMES, unknown
 from benchmarks.replay_cells import STARTS
 from benchmarks.replay_curves import picture
+from benchmarks.replay_generated import FAMILIES
 from benchmarks.replay_measures import Run, expected_running_time, interval, success_rate
 from benchmarks.replay_memory import NONE
 from benchmarks.replay_runs import ROWS, Settings, Unit, cells, complete
@@ -87,9 +88,9 @@ def page(answer: dict[str, Any], seeds: int, trainings: int) -> str:
 def arguments_of(words: Sequence[str] | None, description: str | None, policies: str) -> argparse.Namespace:
     """What both benchmarks on tables are asked."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--tables", type=Path, required=True, metavar="DIR", help="trainings.parquet and NAME.txt files"
-    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--tables", type=Path, metavar="DIR", help="trainings.parquet and NAME.txt files")
+    where.add_argument("--generated", action="store_true", help="tables that are generated, for what memory can know")
     parser.add_argument("--policies", default=policies, metavar="A,B", help=f"of {', '.join(NAMES)}; with +racing")
     parser.add_argument("--seeds", type=int, default=30, metavar="N")
     parser.add_argument("--trainings", type=int, default=40, metavar="N", help="replicates count, too")
@@ -101,6 +102,8 @@ def arguments_of(words: Sequence[str] | None, description: str | None, policies:
     parser.add_argument("--write", action="store_true", help="write the page in docs/")
     given = parser.parse_args(words)
     given.names = given.policies.split(",")
+    given.starts = FAMILIES if given.generated else STARTS
+    given.where = "--generated" if given.generated else "--tables DIR"
     if wrong := unknown(given.names):
         parser.error(f"--policies: there is no {', '.join(wrong)}; there are {', '.join(NAMES)}")
     return given
@@ -109,7 +112,7 @@ def arguments_of(words: Sequence[str] | None, description: str | None, policies:
 def measured(given: argparse.Namespace, memories: Sequence[str]) -> tuple[dict[Unit, list[Run]], list[str]]:
     """The runs of every start, policy, memory and seed, and a line for each that is missing."""
     settings = Settings(given.tables, given.trainings, given.learned)
-    starts = [start for start in STARTS if any(cell.kept for cell in cells(given.tables, start))]
+    starts = [start for start in given.starts if any(cell.kept for cell in cells(given.tables, start))]
     units = [
         Unit(start, name, memory, seed)
         for start in starts
@@ -121,7 +124,7 @@ def measured(given: argparse.Namespace, memories: Sequence[str]) -> tuple[dict[U
     return found, [f"{one.start} {one.policy} {one.memory} {one.seed}" for one in units if one not in found]
 
 
-def names_of(tables: Path, start: str) -> dict[str, list[str]]:
+def names_of(tables: Path | None, start: str) -> dict[str, list[str]]:
     """The cells with and without headroom."""
     found = cells(tables, start)
     return {"cells": [cell.title for cell in found if cell.kept], "dropped": [c.title for c in found if not c.kept]}
@@ -130,8 +133,9 @@ def names_of(tables: Path, start: str) -> dict[str, list[str]]:
 def main(words: Sequence[str] | None = None) -> int:
     given = arguments_of(words, __doc__, POLICIES)
     found, missing = measured(given, [NONE])
+    page_name = "replay-generated" if given.generated else "replay"
     answer: dict[str, Any] = {}
-    for start in STARTS:
+    for start in given.starts:
         runs: dict[str, list[Run]] = {}
         for unit, its in found.items():
             if unit.start == start:
@@ -142,12 +146,14 @@ def main(words: Sequence[str] | None = None) -> int:
             drawing = picture(
                 runs, given.trainings, TARGETS[-1], f"Studies from {start} that reached {TARGETS[-1]:.0%}"
             )
-            (DOCS / f"replay-{start}.svg").write_text(drawing, encoding="utf-8")
+            (DOCS / f"{page_name}-{start}.svg").write_text(drawing, encoding="utf-8")
     text = page(answer, given.seeds, given.trainings)
     if given.write and not missing:
-        drawn = "".join(f"![Share of studies that hit, by trainings, from {s}](replay-{s}.svg)\n" for s in STARTS)
-        again = f"python -m benchmarks.replay --tables DIR --seeds {given.seeds} --policies {given.policies}"
-        (DOCS / "replay.md").write_text(f"{HEAD}{text}\n{drawn}\nAgain: `{again}`\n", encoding="utf-8")
+        drawn = "".join(
+            f"![Share of studies that hit, by trainings, from {s}]({page_name}-{s}.svg)\n" for s in given.starts
+        )
+        again = f"python -m benchmarks.replay {given.where} --seeds {given.seeds} --policies {given.policies}"
+        (DOCS / f"{page_name}.md").write_text(f"{HEAD}{text}\n{drawn}\nAgain: `{again}`\n", encoding="utf-8")
     print(json.dumps(answer, indent=1) if given.as_json else text)
     return exit_code(missing)
 

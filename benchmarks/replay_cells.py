@@ -9,10 +9,10 @@ from pathlib import Path
 from benchmarks.replay_loop import METRIC
 from benchmarks.replay_measures import Scale
 from server.executors.recorded import Table, TableError, read
-from trainers.data import Dataset, add
+from trainers.data import add
 from trainers.fields import space_of
 from trainers.space import Config, Space
-from trainers.spec import SPECS
+from trainers.spec import SPECS, DatasetFacts
 
 FIXED: Config = {
     "num_heads": 2, "batch_size": 256, "max_length": 50, "max_epochs": 60, "patience": 4, "num_negatives": 500,
@@ -37,7 +37,8 @@ class Cell:
     """One table with the space that begins at one start."""
 
     title: str
-    dataset: Dataset
+    dataset_hash: str
+    facts: DatasetFacts
     table: Table
     space: Space
     means: dict[str, float | None]
@@ -71,7 +72,8 @@ def cells_of(folder: Path, datasets: Path, start: str) -> list[Cell]:
             means = {key: recorded.mean(key, METRIC) for key in recorded.configs}
             default = means.get(space.hash(space.default()))
             scale = Scale(default or 0.0, max(mean or 0.0 for mean in means.values()))
-            found.append(Cell(f"{path.stem} {backbone}", dataset, recorded, space, means, scale))
+            title = f"{path.stem} {backbone}"
+            found.append(Cell(title, dataset.content_hash, dataset.facts, recorded, space, means, scale))
     return found
 
 

@@ -72,7 +72,7 @@ def advised(arm: str, lands: Sequence[Landscape], cell: Cell, seed: int, brief: 
         lands = [permuted(land, Random(f"{seed}:{land.dataset_hash}")) for land in lands]
     if arm == "flipped":
         lands = [flipped(land) for land in lands]
-    facts, space = cell.dataset.facts, cell.space
+    facts, space = cell.facts, cell.space
     starts = starts_of(lands, facts, space, METRIC) if arm != "claims" else []
     beliefs = beliefs_of(_claims(lands, space), lands, facts, space, METRIC) if arm != "best" else []
     elsewhere = elsewhere_of(lands, facts, METRIC) if arm not in ("best", "claims") else []

@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.machine import commit, versions
 from benchmarks.replay_arms import policy
 from benchmarks.replay_cells import Cell, cells_of
+from benchmarks.replay_generated import family
 from benchmarks.replay_loop import play
 from benchmarks.replay_measures import Run, worth_of
 from benchmarks.replay_memory import NONE, advised, landscape_of
@@ -39,7 +40,8 @@ CODE = (
 class Settings:
     """What all studies of one call share."""
 
-    tables: Path
+    tables: Path | None
+    """None for generated ones."""
     trainings: int
     learned: int
     """Trainings on each other dataset, where memory is filled."""
@@ -56,8 +58,10 @@ class Unit:
 
 
 @cache
-def cells(tables: Path, start: str) -> list[Cell]:
-    """Read once in each process."""
+def cells(tables: Path | None, start: str) -> list[Cell]:
+    """Read once in each process; without tables, `start` is a family of generated ones."""
+    if tables is None:
+        return family(start)
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
         return cells_of(tables, Path(scratch), start)
 
@@ -67,9 +71,9 @@ def _taught(settings: Settings, start: str, seed: int) -> dict[str, Landscape]:
     """By cell: what a study of it left in memory."""
     return {
         cell.title: landscape_of(
-            play(cell.table, cell.space, cell.dataset.facts, lambda: policy(TEACHER), LATER + seed, settings.learned),
-            cell.dataset.content_hash,
-            cell.dataset.facts,
+            play(cell.table, cell.space, cell.facts, lambda: policy(TEACHER), LATER + seed, settings.learned),
+            cell.dataset_hash,
+            cell.facts,
             cell.space,
         )
         for cell in cells(settings.tables, start)
@@ -87,7 +91,7 @@ def replayed(settings: Settings, unit: Unit) -> list[Run]:
             left = _taught(settings, unit.start, unit.seed)
             others = [left[other] for other in _others(settings, unit.start, cell)]
         book = play(
-            cell.table, cell.space, cell.dataset.facts, partial(policy, unit.policy), unit.seed, settings.trainings,
+            cell.table, cell.space, cell.facts, partial(policy, unit.policy), unit.seed, settings.trainings,
             partial(advised, unit.memory, others, cell, unit.seed),
         )  # fmt: skip
         found.append(Run(worth_of(book.steps, cell.means, cell.scale), cell.title, unit.seed))
@@ -131,7 +135,9 @@ def _row(settings: Settings, unit: Unit) -> Row:
 
 
 @cache
-def _digest(tables: Path) -> str:
+def _digest(tables: Path | None) -> str:
+    if tables is None:
+        return "generated"
     found = hashlib.sha256()
     for path in [tables / "trainings.parquet", *sorted(tables.glob("*.txt"))]:
         found.update(path.read_bytes())

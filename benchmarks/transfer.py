@@ -1,6 +1,6 @@
 """What memory of other datasets saves on a new one, by replaying tables of finished trainings.
 
-python -m benchmarks.transfer --tables DIR [--policies hybrid,gp] [--seeds 30] [--trainings 40] [--learned 30]
+python -m benchmarks.transfer --tables DIR|--generated [--policies hybrid,gp] [--seeds 30] [--trainings 40] [--learned 30]
                               [--jobs 2] [--minutes N] [--json] [--write]
 
 Leave-one-dataset-out, with frozen memory. On each other dataset a study of the policy `hybrid` without memory was
@@ -24,7 +24,6 @@ from typing import Any
 
 from benchmarks.measuring import exit_code
 from benchmarks.replay import DOCS, arguments_of, measured, names_of
-from benchmarks.replay_cells import STARTS
 from benchmarks.replay_measures import RESAMPLES, Run, expected_running_time, success_rate
 from benchmarks.replay_memory import ARMS, NONE
 from benchmarks.replay_runs import Unit
@@ -127,11 +126,14 @@ def _ends(interval: tuple[float | None, float | None]) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     given = arguments_of(words, __doc__, "hybrid,gp")
     found, missing = measured(given, ARMS)
-    answer = {start: {**names_of(given.tables, start), "policies": summaries(found, start, given)} for start in STARTS}
+    answer = {
+        start: {**names_of(given.tables, start), "policies": summaries(found, start, given)} for start in given.starts
+    }
     text = page(answer, given.seeds, given.trainings)
     if given.write and not missing:
-        again = f"python -m benchmarks.transfer --tables DIR --seeds {given.seeds} --policies {given.policies}"
-        (DOCS / "transfer.md").write_text(f"{HEAD}{text}\nAgain: `{again}`\n", encoding="utf-8")
+        name = "transfer-generated.md" if given.generated else "transfer.md"
+        again = f"python -m benchmarks.transfer {given.where} --seeds {given.seeds} --policies {given.policies}"
+        (DOCS / name).write_text(f"{HEAD}{text}\nAgain: `{again}`\n", encoding="utf-8")
     print(json.dumps(answer, indent=1) if given.as_json else text)
     return exit_code(missing)
 

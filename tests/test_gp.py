@@ -125,6 +125,21 @@ def test_the_study_outweighs_what_other_datasets_say(lands: list[Grown]) -> None
     assert tried.get("learning_rate") != 0.003
 
 
+def test_a_study_that_contradicts_all_others_stops_listening_to_them() -> None:
+    """The others agree among themselves, and say the opposite of what is true here."""
+    elsewhere = [land(name) for name in "abcd"]
+    for one in elsewhere:
+        one.train({}, 0.050, 0.0501)
+        one.train({"learning_rate": 0.0003}, 0.070, 0.0701)
+        one.train(FAST, 0.035, 0.0351)
+        one.train(LIGHT, 0.040, 0.0401)
+        one.train({**LIGHT, **FAST}, 0.028, 0.0281)
+    known = brief(*elsewhere_of(elsewhere, FACTS, "ndcg@10"))
+    seen = observed(({}, 0.05), ({"learning_rate": 0.0003}, 0.035), (LIGHT, 0.06), ({"num_blocks": 1}, 0.049))
+    seen.append(Observation("t-4", 2, SPACE.apply(SPACE.default(), LIGHT), 1, "ok", 0.0601, LIGHT, None, "t-2"))
+    assert proposed(seen, known, FOUR).items() >= {**FAST, **LIGHT}.items()
+
+
 def test_expected_improvement_is_largest_where_nothing_is_known_and_all_else_is_equal() -> None:
     near, away = at(dropout=0.2), at(dropout=0.2, learning_rate=0.003, num_blocks=1, loss="bce")
     own = Task([at(), at(num_blocks=1)], [0.05, 0.05], [4, 4], 0.01)

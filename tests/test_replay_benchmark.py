@@ -11,7 +11,16 @@ from xml.etree import ElementTree
 import duckdb
 import pytest
 
-from benchmarks import replay, replay_arms, replay_cells, replay_curves, replay_memory, replay_runs, transfer
+from benchmarks import (
+    replay,
+    replay_arms,
+    replay_cells,
+    replay_curves,
+    replay_generated,
+    replay_memory,
+    replay_runs,
+    transfer,
+)
 from benchmarks.replay_loop import play
 from benchmarks.replay_measures import Run, Scale, expected_running_time, interval, success_rate
 from server.policies.racing import Racing
@@ -146,3 +155,22 @@ def test_a_curve_counts_who_reached_the_target_so_far() -> None:
     words = [one.text for one in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")]
     assert words[0] == "a & b"
     assert words[-2:] == ["<gp>", "tpe"]
+
+
+def test_generated_datasets_move_their_best_setting_with_the_mean_length_or_do_not() -> None:
+    found = {name: replay_generated.family(name) for name in replay_generated.FAMILIES}
+    assert all(len(cells) == 24 for cells in found.values())
+    assert all(sum(cell.kept for cell in cells) >= 20 for cells in found.values())
+    assert [found["same"][end].facts.mean_length for end in (0, -1)] == pytest.approx([4, 100])
+
+    def rates(name: str) -> list[float]:
+        best = [max(cell.means, key=lambda key, cell=cell: cell.means[key] or 0.0) for cell in found[name]]
+        return [float(cell.table.configs[key]["learning_rate"]) for cell, key in zip(found[name], best, strict=True)]
+
+    assert (rates("shifting")[0], rates("shifting")[-1]) == (0.003, 0.0003)
+    assert rates("shifting") == sorted(rates("shifting"), reverse=True)
+    assert set(rates("same")) == {0.003}
+    assert len(set(rates("unrelated"))) > 1
+    cell = found["same"][3]
+    assert cell.table.sigmas["ndcg@10"] == pytest.approx(0.03)
+    assert replay_generated.family("same")[3].means == cell.means

@@ -30,8 +30,8 @@ REACH = (0.4, 0.8)
 FIELDS_OF_REACH = 6
 EFFECTS = ((0.07, 0.03), (0.2, 0.08), (0.37, 0.15), (0.05, 0.1))
 """Standard deviations of the sum of single fields' effects, and of the joint one."""
-SHARED = ((0.0, 0.0), (0.5, 0.5), (0.9, 0.8))
-"""Of the effects, squared factors: that of a wholly similar dataset, and the study's own."""
+SHARED = ((0.0, 0.0), (0.9, 0.0), (0.5, 0.5), (0.9, 0.8))
+"""Squared factors of the effects: that of a wholly similar dataset, and the study's own; twice it shares nothing."""
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """What memory of other datasets saves on a new one, by replaying tables of finished trainings.
 
-python -m benchmarks.transfer --tables DIR|--generated [--policies hybrid,gp] [--seeds 30] [--trainings 40] [--learned 30]
-                              [--jobs 2] [--minutes N] [--json] [--write]
+python -m benchmarks.transfer --tables DIR|--generated [--policies hybrid,gp] [--seeds 30] [--trainings 40]
+                              [--learned 30] [--jobs 2] [--minutes N] [--json] [--write]
 
 Leave-one-dataset-out, with frozen memory. On each other dataset a study of the policy `hybrid` without memory was
 trained first (--learned trainings), with seeds of its own; what it leaves is all that memory holds. Arms: `none`;

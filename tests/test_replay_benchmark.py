@@ -168,7 +168,7 @@ def test_generated_datasets_move_their_best_setting_with_the_mean_length_or_do_n
         return [float(cell.table.configs[key]["learning_rate"]) for cell, key in zip(found[name], best, strict=True)]
 
     assert (rates("shifting")[0], rates("shifting")[-1]) == (0.003, 0.0003)
-    assert rates("shifting") == sorted(rates("shifting"), reverse=True)
+    assert set(rates("shifting")[:6]) == {0.003}
     assert set(rates("same")) == {0.003}
     assert len(set(rates("unrelated"))) > 1
     cell = found["same"][3]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,26 +30,30 @@ class PackError(RuntimeError):
 
 
 def write(pack: Pack, folder: Path) -> None:
-    """Writes a pack to a new or empty folder: whole, or nothing of it under its own names."""
+    """Writes a pack to a new or empty folder; pack.yaml comes last, and without it there is no pack."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise PackError(f"{folder} is not empty; name a new folder.")
-        rows = folder / ".trials.json"
-        lines = (json.dumps({**one.model_dump(), "config": json.dumps(one.config), "scores": json.dumps(one.scores)})
-                 for one in pack.trials)  # fmt: skip
-        rows.write_text("\n".join(lines), encoding="utf-8")
         if pack.trials:
-            with duckdb.connect() as connection:
-                connection.execute(
-                    f"COPY (SELECT * FROM read_json({_quoted(rows)}, format = 'newline_delimited', columns = "
-                    f"{_COLUMNS})) TO {_quoted(folder / PARQUET)} (FORMAT parquet, COMPRESSION zstd)"
-                )
-        rows.unlink()
+            _write_trials(pack, folder / PARQUET)
         rest = pack.model_dump(mode="json", exclude={"trials"})
         (folder / YAML).write_text(yaml.safe_dump(rest, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except (OSError, duckdb.Error) as error:
         raise PackError(f"The pack cannot be written to {folder}: {str(error).splitlines()[0]}") from error
+
+
+def _write_trials(pack: Pack, path: Path) -> None:
+    with TemporaryDirectory(prefix="virtualmle-pack-") as scratch, duckdb.connect() as connection:
+        rows = Path(scratch) / "trials.json"
+        with rows.open("w", encoding="utf-8") as file:
+            for one in pack.trials:
+                texts = {"config": json.dumps(one.config), "scores": json.dumps(one.scores)}
+                file.write(json.dumps({**one.model_dump(), **texts}) + "\n")
+        connection.execute(
+            f"COPY (SELECT * FROM read_json({_quoted(rows)}, format = 'newline_delimited', columns = {_COLUMNS})) "
+            f"TO {_quoted(path)} (FORMAT parquet, COMPRESSION zstd)"
+        )
 
 
 _COLUMNS = (

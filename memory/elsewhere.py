@@ -51,7 +51,7 @@ def elsewhere_of(
     left = ALL_POINTS
     for land in sorted(lands, key=lambda land: -similar(facts, land.facts)):
         for setting in land.settings:
-            points = _thinned(_points(land, setting, metric, without), min(POINTS, left))
+            points = thinned(_points(land, setting, metric, without), min(POINTS, left))
             if len(points) >= FEWEST:
                 sigma = land.noise(metric).sigma
                 found.append(Elsewhere(land.dataset_hash, similar(facts, land.facts), sigma, tuple(points)))
@@ -69,7 +69,8 @@ def _points(land: Landscape, setting: Setting, metric: str, without: Collection[
     return sorted(found, key=lambda point: -point.mean)
 
 
-def _thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
+def thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
+    """The first of `points` and, from the others, so many at even places that `most` are left."""
     if len(points) <= most or most < 2:
         return points[: max(most, 0)]
     return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]

@@ -9,13 +9,13 @@ from memory import claim_rows
 from memory.claim_book import ClaimBook
 from memory.claims import Claim, ClaimError, checked, read_claim
 from memory.connection import Connection, Cursor, Row
-from memory.elsewhere import FEWEST, POINTS, Elsewhere, Point
+from memory.elsewhere import FEWEST, POINTS, Elsewhere, Point, thinned
 from memory.errors import MemoryFault
 from memory.noise import estimate
 from memory.notebook import Notebook
 from memory.pack import Imported, Pack, PackDataset, PackHeuristic, PackTrial
 from memory.retrieval import similar
-from memory.rows import as_json, checked_text, finite, new_id, now, stored_time
+from memory.rows import as_json, checked_text, new_id, now, stored_time
 from trainers.fields import space_of
 from trainers.spec import SPECS, DatasetFacts
 
@@ -146,18 +146,17 @@ def _trials(cursor: Cursor, pack_id: str, trials: Sequence[PackTrial]) -> int:
         )
     }
     new = [one for one in trials if (one.dataset_hash, one.config_hash, one.seed) not in own]
-    for one in new:
-        scores = finite(one.scores)
-        cursor.run(
-            """INSERT INTO pack_trials VALUES ($pack_id, $dataset_hash, $backbone, $filter_seen, $trainer_version,
-                   $config_hash, $config, $seed, map($keys::VARCHAR[], $numbers::DOUBLE[]))""",
-            {
-                **one.model_dump(exclude={"config", "scores"}),
-                "pack_id": pack_id,
-                "config": as_json(one.config),
-                **scores,
-            },
-        )
+    columns = ("dataset_hash", "backbone", "filter_seen", "trainer_version", "config_hash", "seed")
+    values: dict[str, object] = {name: [getattr(one, name) for one in new] for name in columns}
+    cursor.run(
+        """INSERT INTO pack_trials
+           SELECT $pack_id, unnest($dataset_hash::VARCHAR[]), unnest($backbone::VARCHAR[]),
+                  unnest($filter_seen::VARCHAR[]), unnest($trainer_version::VARCHAR[]), unnest($config_hash::VARCHAR[]),
+                  unnest($config::VARCHAR[]), unnest($seed::BIGINT[]),
+                  unnest($scores::VARCHAR[])::JSON::MAP(VARCHAR, DOUBLE)""",
+        {**values, "pack_id": pack_id, "config": [as_json(one.config) for one in new],
+         "scores": [as_json(one.scores) for one in new]},
+    )  # fmt: skip
     return len(new)
 
 
@@ -183,5 +182,7 @@ def elsewhere(cursor: Cursor, backbone: str, facts: DatasetFacts, metric: str) -
         if len(points) >= FEWEST:
             sigma = estimate([row["scores"] for row in group], theirs.measured_users).sigma
             points.sort(key=lambda point: -point.mean)
-            found.append(Elsewhere(dataset_hash, UNVERIFIED * similar(facts, theirs), sigma, tuple(points[:POINTS])))
+            found.append(
+                Elsewhere(dataset_hash, UNVERIFIED * similar(facts, theirs), sigma, tuple(thinned(points, POINTS)))
+            )
     return sorted(found, key=lambda one: -one.similarity)

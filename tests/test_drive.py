@@ -28,6 +28,7 @@ from server.executors.stub import StubExecutor, curve
 from server.runtime import open_runtime
 from server.settings import Settings
 from tests.fake_server import FakeServer, by_learning_rate
+from trainers.data import add
 from trainers.space import Config
 from trainers.spec import TrialSpec
 
@@ -439,6 +440,30 @@ async def test_the_real_server_is_driven_the_same_way(tmp_path: Path) -> None:
         } == configs
     assert len({answer.number for answer in drive.desk_open.trials.values()}) == 4
     assert {item.level for item in drive.written} == {"reflection", "heuristic", "summary"}
+
+
+@pytest.mark.anyio
+async def test_a_study_of_gp_learns_from_the_trainings_of_another_dataset(tmp_path: Path) -> None:
+    def train(trial: TrialSpec) -> Any:
+        return curve(trial, best=float(by_learning_rate(trial.config, trial.seed)))
+
+    lines = "\n".join(f"{user} " + " ".join(str((user + step) % 9) for step in range(6)) for user in range(60))
+    (tmp_path / "log.txt").write_text(lines)
+    settings = Settings(home=tmp_path / "home")
+    add(settings.datasets, "log", tmp_path / "log.txt")
+    async with open_runtime(settings, StubExecutor(train)) as runtime:
+        for plan in (
+            Plan(trials=4),
+            Plan(dataset="log", policy="gp", trials=2),
+            Plan(dataset="log", policy="gp", trials=2, memory="off"),
+        ):
+            drive = Drive(plan, LiveTable(Console(file=io.StringIO())), tmp_path / plan.memory / plan.dataset)
+            async with Client(create_app(runtime)) as client:
+                await play(drive, client, tmp_path)
+            assert drive.failure is None
+            told = [answer.hypothesis or "" for answer in drive.desk_open.trials.values()]
+            learned = any("and those of 1 similar dataset" in hypothesis for hypothesis in told)
+            assert learned == (plan.dataset == "log" and plan.memory == "on")
 
 
 def test_what_is_withheld_is_asked_of_the_server_and_only_where_memory_is_whole() -> None:

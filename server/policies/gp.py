@@ -76,11 +76,12 @@ class GP:
         ]
         gains = expected_improvement(space, _own(known), others, candidates)
         best = int(gains.argmax())
-        source = f" from {len(history)} trainings here" + (f" and {len(others)} datasets" if others else "")
+        datasets = len({one.dataset_hash for one in brief.elsewhere})
+        there = f" and those of {datasets} similar {'dataset' if datasets == 1 else 'datasets'}" if datasets else ""
         return Proposal(
             changes_between(space, history[0].config, candidates[best]),
             parent=first_trial(history),
-            hypothesis=f"largest expected improvement, {gains[best]:+.2%},{source}",
+            hypothesis=f"largest expected improvement, {gains[best]:+.2%}, by {len(history)} trainings here{there}",
         )
 
 

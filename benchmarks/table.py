@@ -29,12 +29,13 @@ from benchmarks.replay_cells import FIXED
 from benchmarks.rows import Row, Store, Value
 from trainers.data import Dataset
 from trainers.space import Config
+from trainers.space import Value as Setting
 from trainers.spec import METRICS
 
-GRID: dict[str, list[Value]] = {
+GRID: dict[str, list[Setting]] = {
     "hidden_dim": [32, 64, 128], "num_blocks": [1, 2], "dropout": [0.2, 0.5], "learning_rate": [3e-4, 1e-3, 3e-3],
 }  # fmt: skip
-OWN: dict[str, dict[str, list[Value]]] = {
+OWN: dict[str, dict[str, list[Setting]]] = {
     "sasrec": {"loss": ["full_softmax", "sampled_softmax"]}, "hstu": {"normalize_embeddings": [False, True]},
 }  # fmt: skip
 """What only one backbone varies."""

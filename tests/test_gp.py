@@ -143,7 +143,7 @@ def test_a_study_that_contradicts_all_others_stops_listening_to_them() -> None:
 def test_expected_improvement_is_largest_where_nothing_is_known_and_all_else_is_equal() -> None:
     near, away = at(dropout=0.2), at(dropout=0.2, learning_rate=0.003, num_blocks=1, loss="bce")
     own = Task([at(), at(num_blocks=1)], [0.05, 0.05], [4, 4], 0.01)
-    gains = expected_improvement(SPACE, own, [], [near, away])
+    gains = expected_improvement(SPACE, own, [], [near, away], [0.0, 0.0])
     assert 0 < gains[0] < gains[1]
 
 
@@ -164,6 +164,15 @@ def test_without_memory_the_playbook_opens() -> None:
 def test_every_configuration_of_a_small_space_is_a_candidate_once() -> None:
     candidates = gp._candidates(FOUR, observed(({}, 0.05), (FAST, 0.04)), brief(), Random(0))
     assert len({FOUR.hash(one) for one in candidates}) == len(candidates) == 2 * 3 * 2 * 2 - 2
+
+
+def test_in_a_wide_space_fields_that_nobody_varied_stay_where_they_are(lands: list[Grown]) -> None:
+    known = brief(*elsewhere_of(lands, FACTS, "ndcg@10"))
+    varied = {"dropout", "learning_rate", "num_blocks"}
+    for seed in range(5):
+        found = load("gp").propose(SPACE, observed(({}, 0.03)), known, Random(seed))
+        assert found is not None
+        assert len(set(found.changes) - varied) <= 1
 
 
 def test_points_of_another_space_are_taken_as_far_as_this_one_admits() -> None:

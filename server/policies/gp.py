@@ -36,6 +36,8 @@ VALUES = 4
 """Of every field, put into the study's leader."""
 MIXTURES, WALKS = 150, 200
 STEP = 3
+UNKNOWN = 0.02
+"""What a change of a field that nobody varied is thought to cost, relative: most fields are at a good value already."""
 SIGMA = 0.04
 """Relative seed noise of the study's own trainings: protocol's prior, and a little for what replicates do not show."""
 
@@ -74,7 +76,9 @@ class GP:
             )
             for one in brief.elsewhere
         ]
-        gains = expected_improvement(space, _own(known), others, candidates)
+        own = _own(known)
+        handicaps = _handicaps(space, [own, *others], candidates)
+        gains = expected_improvement(space, own, others, candidates, handicaps)
         best = int(gains.argmax())
         datasets = len({one.dataset_hash for one in brief.elsewhere})
         there = f" and those of {datasets} similar {'dataset' if datasets == 1 else 'datasets'}" if datasets else ""
@@ -92,10 +96,28 @@ def _own(known: Sequence[Standing]) -> Task:
     return Task([one.config for one in told], scores, [max(len(one.scores), 1) for one in told], SIGMA)
 
 
+def _handicaps(space: Space, tasks: Sequence[Task], candidates: Sequence[Config]) -> list[float]:
+    """Of candidates, what their changes of fields cost that nobody has varied; in a small space all are meant to be."""
+    if _is_small(space):
+        return [0.0] * len(candidates)
+    values: dict[str, set[Value]] = {}
+    for task in tasks:
+        for config in task.configs:
+            for name, value in config.items():
+                values.setdefault(name, set()).add(value)
+    default = space.default()
+    unknown = [field.name for field in space.free() if len(values.get(field.name, ())) < 2]
+    return [UNKNOWN * sum(one[name] != default[name] for name in unknown) for one in candidates]
+
+
+def _is_small(space: Space) -> bool:
+    return prod(len(values_of(field)) for field in space.free()) <= SMALL
+
+
 def _candidates(space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random) -> list[Config]:
     """Valid and untried."""
     seen = tried(space, history)
-    if prod(len(values_of(field)) for field in space.free()) <= SMALL:
+    if _is_small(space):
         return [config for name, config in _all(space.model_dump_json()).items() if name not in seen]
     found: dict[str, Config] = {}
     for config in _proposed(space, history, brief, rng):

@@ -96,10 +96,13 @@ def _place(numbers: Sequence[float], value: float) -> int:
     return min(range(len(numbers)), key=lambda place: abs(numbers[place] - value))
 
 
-def expected_improvement(space: Space, own: Task, others: Sequence[Task], candidates: Sequence[Config]) -> Array:
+def expected_improvement(
+    space: Space, own: Task, others: Sequence[Task], candidates: Sequence[Config], handicaps: Sequence[float]
+) -> Array:
     """Of each candidate, over the best of the study's own configurations: (candidates,), in relative gain.
 
-    Best is by the model, not by what was seen: the leader's luck is not what has to be beaten.
+    Best is by the model, not by what was seen: the leader's luck is not what has to be beaten. `handicaps` are what
+    candidates are thought to lose beside what the model expects of them.
     """
     tasks = [own, *others]
     known = features(space, [config for task in tasks for config in task.configs])
@@ -118,7 +121,7 @@ def expected_improvement(space: Space, own: Task, others: Sequence[Task], candid
     gains, deviations, likelihoods = _posteriors(data, SHARED if others else SHARED[:1])
     weights = np.exp(likelihoods - likelihoods.max())
     weights /= weights.sum()
-    return weights @ _improvement(gains, deviations)
+    return weights @ _improvement(gains - np.asarray(handicaps, float), deviations)
 
 
 def _logarithms(task: Task) -> Array:

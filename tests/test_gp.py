@@ -166,13 +166,13 @@ def test_every_configuration_of_a_small_space_is_a_candidate_once() -> None:
     assert len({FOUR.hash(one) for one in candidates}) == len(candidates) == 2 * 3 * 2 * 2 - 2
 
 
-def test_in_a_wide_space_fields_that_nobody_varied_stay_where_they_are(lands: list[Grown]) -> None:
-    known = brief(*elsewhere_of(lands, FACTS, "ndcg@10"))
-    varied = {"dropout", "learning_rate", "num_blocks"}
-    for seed in range(5):
-        found = load("gp").propose(SPACE, observed(({}, 0.03)), known, Random(seed))
-        assert found is not None
-        assert len(set(found.changes) - varied) <= 1
+def test_changing_what_nobody_varied_costs_in_a_wide_space_and_nothing_where_few_fields_are_free() -> None:
+    seen = Task([at(), at(dropout=0.2)], [0.05, 0.06], [1, 1], 0.03)
+    candidates = [at(dropout=0.2), at(num_blocks=1), at(num_blocks=1, hidden_dim=128, dropout=0.2)]
+    assert gp._handicaps(SPACE, [seen], candidates) == [0.0, gp.UNKNOWN, 2 * gp.UNKNOWN]
+    assert gp._handicaps(FOUR, [seen], candidates) == [0.0, 0.0, 0.0]
+    held = expected_improvement(SPACE, seen, [], candidates[1:2], [0.02])
+    assert held[0] < expected_improvement(SPACE, seen, [], candidates[1:2], [0.0])[0]
 
 
 def test_points_of_another_space_are_taken_as_far_as_this_one_admits() -> None:

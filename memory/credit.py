@@ -76,9 +76,12 @@ class Ledger:
         self._connection = connection
 
     def expose(self, study: Study, notes: Collection[Note]) -> None:
-        """Stores that these heuristics were due in a study, and which chance withheld; the first time counts."""
+        """Stores that these heuristics were due in a study, and which chance withheld; the first time counts.
+
+        What is read once the study has finished changed nothing in it, and is not stored.
+        """
         due = [note for note in notes if note.kind == "heuristic" and note.study_id != study.study_id]
-        if not study.withhold or not due:
+        if not study.withhold or study.finished or not due:
             return
         with self._connection.write() as cursor:
             cursor.run(

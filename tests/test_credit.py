@@ -85,6 +85,15 @@ def test_claims_that_are_kept_back_are_in_neither_digest_nor_beliefs(house: Hous
     assert credit.effect is None or credit.effect == pytest.approx(0.1)
 
 
+def test_what_is_read_after_the_end_is_no_exposure(house: House) -> None:
+    heuristics(house, 3)
+    begin(house.memory, "s-late", 0.5)
+    house.train("s-late", {}, 0.05)
+    house.memory.mark_finished("s-late")
+    write_brief(house.memory, house.memory.study("s-late"))
+    assert house.memory.ledger.credits() == []
+
+
 def test_studies_that_withhold_nothing_are_no_evidence(house: House) -> None:
     heuristics(house, 2)
     begin(house.memory, "s-all", 0.0)

@@ -53,16 +53,14 @@ class GP:
     def propose(
         self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
     ) -> Proposal | None:
-        """A fresh seed of a leader; the playbook's opening; then what has the largest expected improvement."""
-        if not history:
-            return Proposal({}, hypothesis="the default configuration: the measure of everything after it")
+        """The playbook's opening; a fresh seed of a leader; then what has the largest expected improvement."""
+        known = standings(history)
+        if not ranked(history) or (not brief.elsewhere and len(known) < OPENING):
+            return self._playbook.propose(space, history, brief, rng)
         if candidate := to_confirm(history, brief):
             return confirm(candidate)
         if brief.trials_left == 0 or not space.free():
             return None
-        known = standings(history)
-        if not ranked(history) or (not brief.elsewhere and len(known) < OPENING):
-            return self._playbook.propose(space, history, brief, rng)
         candidates = _candidates(space, history, brief, rng)
         if not candidates:
             return None

@@ -71,7 +71,7 @@ def read(folder: Path) -> Pack:
     try:
         head: dict[str, Any] | Any = yaml.safe_load((folder / YAML).read_text(encoding="utf-8"))
         trials = list(_trials(folder / PARQUET)) if (folder / PARQUET).exists() else []
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise PackError(f"{folder} holds no {YAML}; name the folder that `virtualmle memory export` wrote.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, duckdb.Error, ValueError) as error:
         raise PackError(f"The pack in {folder} cannot be read: {str(error).splitlines()[0]}") from error

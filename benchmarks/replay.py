@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.measuring import exit_code
-from benchmarks.replay_arms import NAMES, unknown
+from benchmarks.replay_arms import MODEL, NAMES, unknown
 from benchmarks.replay_cells import STARTS
 from benchmarks.replay_curves import picture
 from benchmarks.replay_generated import FAMILIES
@@ -91,7 +91,9 @@ def arguments_of(words: Sequence[str] | None, description: str | None, policies:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--tables", type=Path, metavar="DIR", help="trainings.parquet and NAME.txt files")
     where.add_argument("--generated", action="store_true", help="tables that are generated, for what memory can know")
-    parser.add_argument("--policies", default=policies, metavar="A,B", help=f"of {', '.join(NAMES)}; with +racing")
+    parser.add_argument(
+        "--policies", default=policies, metavar="A,B", help=f"of {', '.join(NAMES)}, {MODEL}NAME; with +racing"
+    )
     parser.add_argument("--seeds", type=int, default=30, metavar="N")
     parser.add_argument("--trainings", type=int, default=40, metavar="N", help="replicates count, too")
     parser.add_argument("--learned", type=int, default=30, metavar="N", help="trainings on each other dataset")

@@ -1,4 +1,4 @@
-"""Who searches in a replay: the policies of the driver, and samplers of Optuna that it does not ship."""
+"""Who searches in a replay: the policies of the driver, samplers of Optuna that it lacks, and language models."""
 
 from __future__ import annotations
 
@@ -49,15 +49,21 @@ class OptunaCmaEs(TPE):
 
 OTHERS: dict[str, Callable[[], Policy]] = {"grid": Grid, "optuna-gp": OptunaGP, "cma-es": OptunaCmaEs}
 NAMES = (*OTHERS, *POLICIES)
+MODEL = "llm:"
+"""What the name of a language model follows; its key, and OPENAI_BASE_URL, come from the environment."""
 
 
 def policy(name: str) -> Policy:
     """The arm called `name`; with +racing its leaders are confirmed first."""
     plain = name.removesuffix(RACING)
+    if plain.startswith(MODEL):
+        from benchmarks.replay_model import Model
+
+        return Model(plain.removeprefix(MODEL))
     inner = OTHERS[plain]() if plain in OTHERS else load(plain)
     return Racing(inner) if name.endswith(RACING) else inner
 
 
 def unknown(names: Sequence[str]) -> list[str]:
     """Those that are no arm."""
-    return [name for name in names if name.removesuffix(RACING) not in NAMES]
+    return [name for name in names if name.removesuffix(RACING) not in NAMES and not name.startswith(MODEL)]

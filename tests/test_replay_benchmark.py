@@ -25,6 +25,7 @@ from benchmarks.replay_loop import play
 from benchmarks.replay_measures import Run, Scale, expected_running_time, interval, success_rate
 from server.policies.racing import Racing
 from tests.examples import FACTS
+from tests.fake_endpoint import Reply, serving
 
 FAST = Run((0.0, 0.5, 1.0, 1.0), "a", 0)
 SLOW = Run((0.0, 0.0, 0.2, 0.95), "a", 1)
@@ -174,3 +175,35 @@ def test_generated_datasets_move_their_best_setting_with_the_mean_length_or_do_n
     cell = found["same"][3]
     assert cell.table.sigmas["ndcg@10"] == pytest.approx(0.03)
     assert replay_generated.family("same")[3].means == cell.means
+
+
+def _called(arguments: dict[str, Any]) -> Reply:
+    function = {"name": "run_trial", "arguments": json.dumps(arguments)}
+    message = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+
+
+def test_a_language_model_is_told_the_trainings_and_asked_again_for_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replies = [
+        _called({"changes": {"learning_rate": 99}}),
+        _called({"changes": {"learning_rate": 0.003}}),
+        _called({"replicate_of": "t-0"}),
+    ]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with serving(replies) as endpoint:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{endpoint.url}/v1")
+        cell = next(cell for cell in replay_generated.family("same") if cell.kept)
+        book = play(cell.table, cell.space, cell.facts, lambda: replay_arms.policy("llm:m"), 0, 3)
+    assert [trial.config["learning_rate"] for trial in book.trials] == [0.001, 0.003, 0.001]
+    assert (book.trials[2].seed, book.trials[2].replicate_of) == (1, "t-0")
+    assert "learning_rate" in endpoint.requests[1]["messages"][-1]["content"]
+    told = json.loads(endpoint.requests[2]["messages"][1]["content"])
+    assert [one["trial_id"] for one in told["trainings"]] == ["t-0", "t-1"]
+    assert told["space"]["learning_rate"] == [0.0003, 0.001, 0.003]
+
+
+def test_names_of_language_models_are_arms() -> None:
+    assert replay_arms.unknown(["gp", "llm:claude-sonnet-4-5", "nobody"]) == ["nobody"]

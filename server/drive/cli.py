@@ -22,6 +22,7 @@ from server.drive.plan import (
     Provider,
     fixed_fields,
     limits_of,
+    provider_of,
 )
 from server.settings import load_settings
 from trainers import registry
@@ -119,12 +120,11 @@ def _model(
     policy: PolicyName, model: str | None, provider: Provider | None, base_url: str | None, key_file: Path | None,
     max_turns: int, max_tokens: int,
 ) -> ModelPlan | None:  # fmt: skip
-    """The model of `--policy llm`; names that begin with claude are Anthropic's unless said otherwise."""
+    """The model of `--policy llm`."""
     if policy != "llm":
         if model or provider or base_url or key_file:
             raise typer.BadParameter("--model, --provider, --base-url and --key-file belong to --policy llm.")
         return None
     if model is None:
         raise typer.BadParameter("--policy llm needs --model, for example --model claude-sonnet-4-5.")
-    chosen: Provider = provider or ("anthropic" if model.startswith("claude") and base_url is None else "openai")
-    return ModelPlan(model, chosen, base_url, key_file, max_turns, max_tokens)
+    return ModelPlan(model, provider or provider_of(model, base_url), base_url, key_file, max_turns, max_tokens)

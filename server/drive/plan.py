@@ -124,6 +124,11 @@ class Plan:
         return shlex.join(words)
 
 
+def provider_of(model: str, base_url: str | None) -> Provider:
+    """Who serves a model unless it is said: what begins with claude is Anthropic's, at no address of one's own."""
+    return "anthropic" if model.startswith("claude") and base_url is None else "openai"
+
+
 def fixed_fields(settings: list[str]) -> dict[str, Any]:
     """`FIELD=VALUE` settings, each value typed as YAML; 1e-3 is a number here too."""
     found: dict[str, Any] = {}

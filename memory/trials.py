@@ -19,13 +19,16 @@ _ATTEMPTS = """
 
 def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
     """Stores a trial of `study` with its values; the existing one where its request_key was seen before."""
-    if new.request_key is not None and (known := _requested(cursor, new)):
-        return known
+    beside = _beside(cursor, new)
+    if beside["requested"] is not None:
+        return one(cursor, beside["requested"])
     if study.finished:
         raise MemoryFault(f"Study {study.study_id!r} is finished and takes no more trials; start_study begins another.")
     hypothesis = None if new.hypothesis is None else checked_text("hypothesis", new.hypothesis)
     given = new.model_dump() | {"hypothesis": hypothesis}
-    trial = Trial.model_validate(given | {"trial_id": new_id("t"), "number": _number(cursor, new), "created_at": now()})
+    trial = Trial.model_validate(
+        given | {"trial_id": new_id("t"), "number": _number(cursor, new, beside), "created_at": now()}
+    )
     values = given | {
         "trial_id": trial.trial_id,
         "number": trial.number,
@@ -45,30 +48,30 @@ def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
     return trial
 
 
-def _requested(cursor: Cursor, new: NewTrial) -> Trial | None:
-    sql = "SELECT trial_id FROM trials WHERE request_key = $request_key AND study_id = $study_id"
-    row = cursor.row(sql, {"study_id": new.study_id, "request_key": new.request_key})
-    return one(cursor, row["trial_id"]) if row else None
+def _beside(cursor: Cursor, new: NewTrial) -> Row:
+    """What the study has beside a new trial, in one look: `requested`, `equal` and `next`, the first two or None."""
+    row = cursor.row(
+        """SELECT min(trial_id) FILTER (request_key = $request_key) AS requested,
+                  min(number) FILTER (config_hash = $config_hash) AS equal, coalesce(max(number), -1) + 1 AS next
+           FROM trials WHERE study_id = $study_id""",
+        {"study_id": new.study_id, "request_key": new.request_key, "config_hash": new.config_hash},
+    )
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return row
 
 
-def _number(cursor: Cursor, new: NewTrial) -> int:
+def _number(cursor: Cursor, new: NewTrial, beside: Row) -> int:
     """Replicates and equal configurations share a number; any other trial gets the study's next, from 0."""
     if new.parent is not None:
         require(cursor, (new.parent,))
-    if new.replicate_of is not None:
-        row = cursor.row("SELECT study_id, number FROM trials WHERE trial_id = $id", {"id": new.replicate_of})
-        if row is None:
-            raise UnknownTrial(new.replicate_of)
-        if row["study_id"] != new.study_id:
-            raise MemoryFault(f"Trial {new.replicate_of!r} is of study {row['study_id']!r}, not of {new.study_id!r}.")
-        return int(row["number"])
-    row = cursor.row(
-        """SELECT min(number) FILTER (config_hash = $config_hash) AS equal, coalesce(max(number), -1) + 1 AS next
-           FROM trials WHERE study_id = $study_id""",
-        {"study_id": new.study_id, "config_hash": new.config_hash},
-    )
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return int(row["next"] if row["equal"] is None else row["equal"])
+    if new.replicate_of is None:
+        return int(beside["next"] if beside["equal"] is None else beside["equal"])
+    row = cursor.row("SELECT study_id, number FROM trials WHERE trial_id = $id", {"id": new.replicate_of})
+    if row is None:
+        raise UnknownTrial(new.replicate_of)
+    if row["study_id"] != new.study_id:
+        raise MemoryFault(f"Trial {new.replicate_of!r} is of study {row['study_id']!r}, not of {new.study_id!r}.")
+    return int(row["number"])
 
 
 def one(cursor: Cursor, trial_id: str) -> Trial:

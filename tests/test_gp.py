@@ -101,9 +101,19 @@ def test_a_field_without_effect_stands_apart_from_all_its_values() -> None:
     assert np.array_equal(features(space, [without]).columns[0], found.columns[0])
 
 
-def test_the_first_proposal_is_what_won_elsewhere(lands: list[Grown]) -> None:
+def test_what_won_elsewhere_is_tried_soon(lands: list[Grown]) -> None:
     known = brief(*elsewhere_of(lands, FACTS, "ndcg@10"))
-    assert proposed(observed(({}, 0.03)), known) == {**FAST, **LIGHT}
+    assert proposed(observed(({}, 0.03), ({"num_blocks": 1}, 0.03)), known) == {**FAST, **LIGHT}
+
+
+@pytest.mark.parametrize(("light", "first"), [(0.052, FAST), (0.08, LIGHT)])
+def test_the_playbook_moves_first_unless_memory_expects_much_more(light: float, first: Config) -> None:
+    found = land("a")
+    found.train({}, 0.050, 0.0501)
+    found.train(FAST, 0.045, 0.0451)
+    found.train(LIGHT, light, light + 0.0001)
+    known = brief(*elsewhere_of([found], FACTS, "ndcg@10"))
+    assert proposed(observed(({}, 0.03)), known, FOUR).items() >= first.items()
 
 
 def test_what_helped_singly_elsewhere_is_tried_together() -> None:
@@ -113,7 +123,8 @@ def test_what_helped_singly_elsewhere_is_tried_together() -> None:
     found.train(LIGHT, 0.057, 0.0571)
     found.train({"num_blocks": 1}, 0.045, 0.0451)
     known = brief(*elsewhere_of([found], FACTS, "ndcg@10"))
-    assert proposed(observed(({}, 0.03)), known, FOUR).items() >= {**FAST, **LIGHT}.items()
+    seen = observed(({}, 0.03), ({"loss": "bce"}, 0.028))
+    assert proposed(seen, known, FOUR).items() >= {**FAST, **LIGHT}.items()
 
 
 def test_the_study_outweighs_what_other_datasets_say(lands: list[Grown]) -> None:

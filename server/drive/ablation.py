@@ -25,7 +25,7 @@ def ablated(brief: Brief, mode: MemoryMode, space: Space, seed: int) -> Brief:
     if mode in ("on", "frozen"):
         return brief
     if mode == "off":
-        return replace(brief, memory=(), starts=(), beliefs=(), elsewhere=())
+        return brief.without_memory()
     if mode == "flipped":
         turned = tuple(replace(one, gain=-one.gain) for one in brief.beliefs)
         others = tuple(_rescored(one, _turned([point.mean for point in one.points])) for one in brief.elsewhere)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol
 
@@ -78,6 +78,10 @@ class Brief:
     trials_left: int | None = None
     """Configurations that may still be tried; at 0 only replicates are admitted."""
     seconds_left: float | None = None
+
+    def without_memory(self) -> Brief:
+        """What is known of the study itself."""
+        return replace(self, memory=(), starts=(), beliefs=(), elsewhere=())
 
 
 @dataclass(frozen=True)

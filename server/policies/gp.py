@@ -23,11 +23,15 @@ from server.policies.sampling import (
     valid,
     values_of,
 )
-from server.policies.surrogate import Task, expected_improvement
+from server.policies.surrogate import Array, Task, expected_improvement
 from trainers.space import Config, Field, Space, Value
 
 OPENING = 5
 """Configurations that the playbook opens with, the default among them, where memory has no trainings to learn from."""
+FIRST_MOVE = 2
+"""As many where it has: one move, as long as memory does not expect PROMISE more of another."""
+PROMISE = 0.1
+"""In relative gain."""
 SMALL = 512
 """A space with at most so many configurations is looked through whole."""
 LEADERS = 3
@@ -53,9 +57,9 @@ class GP:
     def propose(
         self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
     ) -> Proposal | None:
-        """The playbook's opening; a fresh seed of a leader; then what has the largest expected improvement."""
-        known = standings(history)
-        if not ranked(history) or (not brief.elsewhere and len(known) < OPENING):
+        """A fresh seed of a leader; the playbook's opening; then what has the largest expected improvement."""
+        opens = len(standings(history)) < (FIRST_MOVE if brief.elsewhere else OPENING)
+        if not ranked(history) or (opens and not brief.elsewhere):
             return self._playbook.propose(space, history, brief, rng)
         if candidate := to_confirm(history, brief):
             return confirm(candidate)
@@ -64,27 +68,43 @@ class GP:
         candidates = _candidates(space, history, brief, rng)
         if not candidates:
             return None
-        others = [
-            Task(
-                [point.config for point in one.points],
-                [point.mean for point in one.points],
-                [point.seeds for point in one.points],
-                one.sigma,
-                one.similarity,
-            )
-            for one in brief.elsewhere
-        ]
-        own = _own(known)
-        handicaps = _handicaps(space, [own, *others], candidates)
-        gains = expected_improvement(space, own, others, candidates, handicaps)
-        best = int(gains.argmax())
-        datasets = len({one.dataset_hash for one in brief.elsewhere})
-        there = f" and those of {datasets} similar {'dataset' if datasets == 1 else 'datasets'}" if datasets else ""
-        return Proposal(
-            changes_between(space, history[0].config, candidates[best]),
-            parent=first_trial(history),
-            hypothesis=f"largest expected improvement, {gains[best]:+.2%}, by {len(history)} trainings here{there}",
+        move = self._playbook.propose(space, history, brief.without_memory(), rng) if opens else None
+        if move is None:
+            return _most_promising(space, history, brief, candidates)[0]
+        moved = space.apply(_parent(history, move), move.changes)
+        best, gains = _most_promising(space, history, brief, [*candidates, moved])
+        return best if gains.max() > gains[-1] + PROMISE else move
+
+
+def _parent(history: Sequence[Observation], move: Proposal) -> Config:
+    return next((trial.config for trial in history if trial.trial_id == move.parent), history[0].config)
+
+
+def _most_promising(
+    space: Space, history: Sequence[Observation], brief: Brief, candidates: Sequence[Config]
+) -> tuple[Proposal, Array]:
+    """The candidate with the largest expected improvement, and that of each: (candidates,), in relative gain."""
+    others = [
+        Task(
+            [point.config for point in one.points],
+            [point.mean for point in one.points],
+            [point.seeds for point in one.points],
+            one.sigma,
+            one.similarity,
         )
+        for one in brief.elsewhere
+    ]
+    own = _own(standings(history))
+    gains = expected_improvement(space, own, others, candidates, _handicaps(space, [own, *others], candidates))
+    best = int(gains.argmax())
+    datasets = len({one.dataset_hash for one in brief.elsewhere})
+    there = f" and those of {datasets} similar {'dataset' if datasets == 1 else 'datasets'}" if datasets else ""
+    proposal = Proposal(
+        changes_between(space, history[0].config, candidates[best]),
+        parent=first_trial(history),
+        hypothesis=f"largest expected improvement, {gains[best]:+.2%}, by {len(history)} trainings here{there}",
+    )
+    return proposal, gains
 
 
 def _own(known: Sequence[Standing]) -> Task:

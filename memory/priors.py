@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from statistics import fmean
 
 from memory.claims import Claim, Scope
@@ -65,12 +66,18 @@ def starts_of(lands: Sequence[Landscape], facts: DatasetFacts, space: Space, met
             known.gains[land.dataset_hash] = max(gain, known.gains.get(land.dataset_hash, -1.0))
     chosen: list[Start] = []
     best = dict.fromkeys(weights, 0.0)
-    while tried and len(chosen) < STARTS:
-        worth = {key: _worth(one, weights, best) for key, one in tried.items()}
-        key = max(worth, key=lambda name: worth[name])
-        if worth[key] <= 0:
+    # What one adds only shrinks as others are chosen, so that who leads by an old value and a new one has won.
+    queue = [(-_worth(one, weights, best), place, key) for place, (key, one) in enumerate(tried.items())]
+    heapify(queue)
+    while queue and len(chosen) < STARTS:
+        _, place, key = heappop(queue)
+        one = tried[key]
+        worth = _worth(one, weights, best)
+        if queue and (-worth, place) > queue[0][:2]:
+            heappush(queue, (-worth, place, key))
+            continue
+        if worth <= 0:
             break
-        one = tried.pop(key)
         admitted = _admitted(space, one.changes)
         if admitted is None:
             continue

@@ -58,7 +58,8 @@ def rank_notes(
     times = sorted({note.created_at for note in standing})
     recency = {time: (place + 1) / len(times) for place, time in enumerate(times)}
     matches = _matches(standing, query)
-    likeness = {name: (similar(facts, other), _likeness(facts, other)) for name, other in study_facts.items()}
+    alike = {other: (similar(facts, other), _likeness(facts, other)) for other in set(study_facts.values())}
+    likeness = {name: alike[other] for name, other in study_facts.items()}
     ranked = [
         _ranked(note, backbone, likeness.get(note.study_id, (0.0, "")), matches, recency[note.created_at])
         for note in standing

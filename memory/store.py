@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 
 from memory import notes, trials
 from memory.claim_book import ClaimBook
 from memory.claims import Claim, checked
-from memory.connection import Connection, Cursor, Row
+from memory.connection import Connection
 from memory.credit import Ledger
-from memory.errors import MemoryFault, UnknownStudy
+from memory.errors import MemoryFault
 from memory.exchange import Packs
 from memory.lore import Lore
 from memory.migrations import migrate, shipped
 from memory.notebook import Notebook
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
-from memory.rows import as_json, new_id, now, read, stored_time
-from trainers.space import Space
+from memory.rows import new_id
+from memory.studies import Studies
 from trainers.spec import DatasetFacts, Epoch, TrialResult
 
 __all__ = ["Memory", "new_id"]
@@ -35,7 +34,8 @@ class Memory:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._book = ClaimBook()
-        self._open: dict[str, Study] = {}
+        self._studies = Studies()
+        self._rosters: dict[str, trials.Roster] = {}
         self._notebook = Notebook(connection)
         self.lore = Lore(connection, self._book)
         self.ledger = Ledger(connection)
@@ -64,42 +64,23 @@ class Memory:
 
     def add_study(self, study: Study) -> None:
         """Stores a new study; `finished` is a later fact of its own."""
-        values = study.model_dump(exclude={"facts", "space", "guardrails", "finished"}) | {
-            "created_at": stored_time(study.created_at),
-            "facts": study.facts.model_dump_json(),
-            "space": study.space.model_dump_json(),
-            "guardrails": as_json(study.limits),
-        }
-        names = ", ".join(values)
         with self._connection.write() as cursor:
-            if cursor.row("SELECT 1 FROM studies WHERE study_id = $id", {"id": study.study_id}):
-                raise MemoryFault(f"Study {study.study_id!r} exists already.")
-            cursor.run(f"INSERT INTO studies ({names}) VALUES ({', '.join(f'${name}' for name in values)})", values)
+            self._studies.add(cursor, study)
 
     def study(self, study_id: str) -> Study:
         """The study as it stands."""
         with self._connection.read() as cursor:
-            return _study(cursor, study_id)
-
-    def _open_study(self, cursor: Cursor, study_id: str) -> Study:
-        """The study; read once while it is open, for nothing of it changes but its end."""
-        if study_id not in self._open:
-            self._open[study_id] = _study(cursor, study_id)
-        return self._open[study_id]
+            return self._studies.one(cursor, study_id)
 
     def studies(self) -> list[Study]:
         """All studies, newest first."""
         with self._connection.read() as cursor:
-            rows = cursor.rows("SELECT * FROM study_states ORDER BY created_at DESC, position DESC")
-            return [_read_study(row) for row in rows]
+            return self._studies.all(cursor)
 
     def mark_finished(self, study_id: str) -> None:
         """Ends a study: it takes no more trials. A second call does nothing."""
         with self._connection.write() as cursor:
-            _study(cursor, study_id)
-            values = {"id": study_id, "now": stored_time(now())}
-            cursor.run("INSERT INTO study_ends VALUES ($id, $now) ON CONFLICT DO NOTHING", values)
-            self._open.pop(study_id, None)
+            self._studies.end(cursor, study_id)
 
     # Trials
 
@@ -108,8 +89,15 @@ class Memory:
 
         Its number is that of `replicate_of` or of an equal configuration in the study, else the next, from 0.
         """
-        with self._connection.write() as cursor:
-            return trials.start(cursor, self._open_study(cursor, new.study_id), new)
+        study_id = new.study_id
+        try:
+            with self._connection.write() as cursor:
+                study = self._studies.one(cursor, study_id)
+                roster = self._rosters[study_id] = self._rosters.get(study_id) or trials.roster(cursor, study_id)
+                return trials.start(cursor, study, new, roster)
+        except BaseException:
+            self._rosters.pop(study_id, None)  # what did not come to be must not be counted
+            raise
 
     def trial(self, trial_id: str) -> Trial:
         """The trial as it stands; its status is derived from its attempts and its result."""
@@ -121,7 +109,7 @@ class Memory:
         with self._connection.read() as cursor:
             found = trials.of_study(cursor, study_id)
             if not found:
-                _study(cursor, study_id)
+                self._studies.one(cursor, study_id)
             return found
 
     def find_trial(self, study_id: str, config_hash: str, seed: int) -> Trial | None:
@@ -147,7 +135,7 @@ class Memory:
         with self._connection.write() as cursor:
             trial = trials.finish(cursor, result)
         with self._connection.write() as cursor:  # apart: a fault in judging claims must not lose the result
-            judged = self._book.landed(cursor, self._open_study(cursor, trial.study_id), trial)
+            judged = self._book.landed(cursor, self._studies.one(cursor, trial.study_id), trial)
         self._notebook.refresh(judged)
         return trial
 
@@ -218,7 +206,7 @@ class Memory:
         refute it already and it is not forced.
         """
         with self._connection.write() as cursor:
-            study = _study(cursor, study_id)
+            study = self._studies.one(cursor, study_id)
             if claim is None:
                 note = notes.add(cursor, study_id, kind, text, evidence, supersedes)
             else:
@@ -247,7 +235,7 @@ class Memory:
         """Stores which ids one read of memory showed, and answers the snapshot's id."""
         with self._connection.write() as cursor:
             if study_id is not None:
-                _study(cursor, study_id)
+                self._studies.one(cursor, study_id)
             return notes.take_snapshot(cursor, study_id, shown)
 
     def latest_snapshot(self, study_id: str) -> str | None:
@@ -273,27 +261,10 @@ class Memory:
         A second call for the study answers the stored one. `test` is by trial id.
         """
         with self._connection.write() as cursor:
-            _study(cursor, study_id)
+            self._studies.one(cursor, study_id)
             return notes.add_reveal(cursor, study_id, dataset_hash, chosen, default, test)
 
     def reveal(self, study_id: str) -> Reveal | None:
         """The study's look at the sealed test, if it had one. Never part of what read_memory shows."""
         with self._connection.read() as cursor:
             return notes.reveal(cursor, study_id)
-
-
-def _study(cursor: Cursor, study_id: str) -> Study:
-    row = cursor.row("SELECT * FROM study_states WHERE study_id = $id", {"id": study_id})
-    if row is None:
-        raise UnknownStudy(study_id)
-    return _read_study(row)
-
-
-def _read_study(row: Row) -> Study:
-    return Study.model_validate({**read(row, "facts", "guardrails"), "space": _space(row["space"])})
-
-
-@lru_cache(maxsize=256)
-def _space(text: str) -> Space:
-    """Studies share their spaces, and a space is long."""
-    return Space.model_validate_json(text)

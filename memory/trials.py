@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from memory.connection import Cursor, Row
@@ -17,17 +18,37 @@ _ATTEMPTS = """
 """
 
 
-def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
-    """Stores a trial of `study` with its values; the existing one where its request_key was seen before."""
-    beside = _beside(cursor, new)
-    if beside["requested"] is not None:
-        return one(cursor, beside["requested"])
+@dataclass
+class Roster:
+    """What the trials of one study are called: numbers by configuration, ids by request key."""
+
+    numbers: dict[str, int]
+    keys: dict[str, str]
+
+
+def roster(cursor: Cursor, study_id: str) -> Roster:
+    """Read once by whoever starts trials: a scan of all of them takes longer than all else of a start."""
+    sql = "SELECT trial_id, number, config_hash, request_key FROM trials WHERE study_id = $id ORDER BY position"
+    rows = cursor.rows(sql, {"id": study_id})
+    return Roster(
+        {row["config_hash"]: row["number"] for row in reversed(rows)},
+        {row["request_key"]: row["trial_id"] for row in rows if row["request_key"] is not None},
+    )
+
+
+def start(cursor: Cursor, study: Study, new: NewTrial, known: Roster) -> Trial:
+    """Stores a trial of `study` with its values, and adds it to what is `known`.
+
+    Answers the existing one where its request_key was seen before.
+    """
+    if new.request_key is not None and new.request_key in known.keys:
+        return one(cursor, known.keys[new.request_key])
     if study.finished:
         raise MemoryFault(f"Study {study.study_id!r} is finished and takes no more trials; start_study begins another.")
     hypothesis = None if new.hypothesis is None else checked_text("hypothesis", new.hypothesis)
     given = new.model_dump() | {"hypothesis": hypothesis}
     trial = Trial.model_validate(
-        given | {"trial_id": new_id("t"), "number": _number(cursor, new, beside), "created_at": now()}
+        given | {"trial_id": new_id("t"), "number": _number(cursor, new, known), "created_at": now()}
     )
     values = given | {
         "trial_id": trial.trial_id,
@@ -45,27 +66,18 @@ def start(cursor: Cursor, study: Study, new: NewTrial) -> Trial:
                   unnest($rests::VARCHAR[])""",
         {"trial_id": trial.trial_id, **value_columns(study.space, new.config)},
     )
+    known.numbers.setdefault(new.config_hash, trial.number)
+    if new.request_key is not None:
+        known.keys[new.request_key] = trial.trial_id
     return trial
 
 
-def _beside(cursor: Cursor, new: NewTrial) -> Row:
-    """What the study has beside a new trial, in one look: `requested`, `equal` and `next`, the first two or None."""
-    row = cursor.row(
-        """SELECT min(trial_id) FILTER (request_key = $request_key) AS requested,
-                  min(number) FILTER (config_hash = $config_hash) AS equal, coalesce(max(number), -1) + 1 AS next
-           FROM trials WHERE study_id = $study_id""",
-        {"study_id": new.study_id, "request_key": new.request_key, "config_hash": new.config_hash},
-    )
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return row
-
-
-def _number(cursor: Cursor, new: NewTrial, beside: Row) -> int:
+def _number(cursor: Cursor, new: NewTrial, known: Roster) -> int:
     """Replicates and equal configurations share a number; any other trial gets the study's next, from 0."""
     if new.parent is not None:
         require(cursor, (new.parent,))
     if new.replicate_of is None:
-        return int(beside["next"] if beside["equal"] is None else beside["equal"])
+        return known.numbers.get(new.config_hash, max(known.numbers.values(), default=-1) + 1)
     row = cursor.row("SELECT study_id, number FROM trials WHERE trial_id = $id", {"id": new.replicate_of})
     if row is None:
         raise UnknownTrial(new.replicate_of)

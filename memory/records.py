@@ -17,6 +17,7 @@ TrialStatus = Literal["queued", "running", "interrupted"] | Outcome
 """`interrupted`: the last attempt ended without a result; the same run_trial starts a new attempt."""
 EarlyStop = Literal["auto", "off"]
 """Whether trainings that are hopeless beside earlier ones of the study are stopped."""
+RunOutcome = Literal["done", "cancelled", "failed"]
 ClaimVerdict = Literal["supported", "refuted", "mixed", "insufficient"]
 
 
@@ -187,3 +188,21 @@ class Reveal(Record):
     test: dict[str, dict[str, float]]
     """By trial id."""
     created_at: datetime
+
+
+class PolicyRun(Record):
+    """A policy that plays a study inside the owner. `outcome` None: it has not ended."""
+
+    run_id: str
+    study_id: str
+    started_at: datetime
+    policy: str
+    until_trials: int
+    """It ends once the study has so many configurations, whoever trained them."""
+    budget_seconds: float | None
+    """Wall clock from its start."""
+    finishes: bool
+    """Whether it ends the study, too, and so opens the sealed test."""
+    ended_at: datetime | None = None
+    outcome: RunOutcome | None = None
+    message: str = ""

@@ -16,6 +16,7 @@ from memory.exchange import Packs
 from memory.lore import Lore
 from memory.migrations import migrate, shipped
 from memory.notebook import Notebook
+from memory.policy_runs import PolicyRuns
 from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
 from memory.rows import new_id
 from memory.studies import Studies
@@ -39,6 +40,7 @@ class Memory:
         self._notebook = Notebook(connection)
         self.lore = Lore(connection, self._book)
         self.ledger = Ledger(connection)
+        self.runs = PolicyRuns(connection)
         self.packs = Packs(connection, self._book, self._notebook)
 
     @classmethod

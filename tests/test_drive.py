@@ -454,8 +454,8 @@ async def test_a_study_of_gp_learns_from_the_trainings_of_another_dataset(tmp_pa
     async with open_runtime(settings, StubExecutor(train)) as runtime:
         for plan in (
             Plan(trials=4),
-            Plan(dataset="log", policy="gp", trials=2),
-            Plan(dataset="log", policy="gp", trials=2, memory="off"),
+            Plan(dataset="log", policy="gp", trials=3),
+            Plan(dataset="log", policy="gp", trials=3, memory="off"),
         ):
             drive = Drive(plan, LiveTable(Console(file=io.StringIO())), tmp_path / plan.memory / plan.dataset)
             async with Client(create_app(runtime)) as client:

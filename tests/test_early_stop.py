@@ -24,7 +24,6 @@ from server.answers import TrialAnswer
 from server.app import create_app
 from server.diagnosis import diagnose
 from server.drive.again import plan_of
-from server.drive.desk import observe
 from server.drive.live import cells
 from server.drive.plan import Plan
 from server.drive.run import run_drive
@@ -38,6 +37,7 @@ from server.policies.racing import usual_seconds
 from server.run_directory import read_result
 from server.runtime import Runtime, open_runtime
 from server.settings import Settings
+from server.sight import observe
 from server.stopping import RULE
 from tests.examples import study, trial
 from tests.fake_server import METRIC, FakeServer

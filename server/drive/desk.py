@@ -12,7 +12,6 @@ from mcp.types import CallToolResult, TextContent, TextResourceContents
 from pydantic import ValidationError
 
 from memory.elsewhere import ELSEWHERE, Elsewhere
-from memory.priors import Belief, Start
 from memory.records import Study
 from server.answers import (
     Answer,
@@ -25,7 +24,8 @@ from server.answers import (
     TrialAnswer,
     TrialStatusAnswer,
 )
-from server.policies.base import Brief, Lesson, Observation, Proposal
+from server.policies.base import Brief, Observation, Proposal
+from server.sight import observe, seen
 from trainers.space import Config, Space
 
 AnswerType = TypeVar("AnswerType", bound=Answer)
@@ -138,14 +138,29 @@ class Desk:
         self._study = StudyAnswer(study_id=study_id, brief=found.brief, next="")
         self._space = found.study.space
         await self._learn_of_elsewhere()
-        asked = {"study_id": study_id, "level": "trial", "limit": 200}
-        for item in (await self.ask("read_memory", asked, MemoryAnswer)).items:
-            answer = await self.ask("get_trial", {"trial_id": item.id, "detail": "full"}, TrialAnswer)
-            if answer.status not in UNFINISHED:
-                self._keep(answer)
+        await self.catch_up()
         if found.study.finished:
             await self.end()
         return found.study
+
+    async def catch_up(self) -> None:
+        """Take in the trials of the study that ended and are not here yet: others may train in it, too."""
+        for item in await self._items("trial", detail="full"):
+            facts = item.facts or {}
+            if item.id not in self.trials and facts.get("status") not in (*UNFINISHED, "interrupted"):
+                self.configs[item.id] = self.space.check(facts["config"])
+                self.trials[item.id] = await self.ask("get_trial", {"trial_id": item.id}, TrialAnswer)
+
+    async def _items(self, level: str, detail: str = "summary") -> list[MemoryItem]:
+        """All that memory holds of the study on one level."""
+        arguments: dict[str, Any] = {"study_id": self.study.study_id, "level": level, "limit": 200, "detail": detail}
+        found: list[MemoryItem] = []
+        while True:
+            answer = await self.ask("read_memory", arguments, MemoryAnswer)
+            found += answer.items
+            if answer.cursor is None:
+                return found
+            arguments["cursor"] = answer.cursor
 
     async def run(self, proposal: Proposal) -> TrialAnswer:
         """Train what a policy proposed and wait for its end."""
@@ -189,8 +204,7 @@ class Desk:
 
     async def cancel_running(self) -> None:
         """End what is under way in this study, also a trial whose id never came here; keep what it came to."""
-        arguments = {"study_id": self.study.study_id, "level": "trial", "limit": 200}
-        found = (await self.ask("read_memory", arguments, MemoryAnswer)).items
+        found = await self._items("trial")
         started = [item.id for item in found if (item.facts or {}).get("status") in UNFINISHED]
         for trial_id in dict.fromkeys([*([self.running] if self.running else []), *started]):
             await self.ask("cancel_trial", {"trial_id": trial_id}, TrialStatusAnswer)
@@ -219,8 +233,7 @@ class Desk:
         self.calibration = whole.digest.calibration if whole.digest else None
         found: list[MemoryItem] = []
         for level in ("reflection", "heuristic", "summary"):
-            arguments: dict[str, Any] = {"study_id": self.study.study_id, "level": level, "limit": 200}
-            found += (await self.ask("read_memory", arguments, MemoryAnswer)).items
+            found += await self._items(level)
         return [item for item in found if item.study_id == self.study.study_id]
 
     async def end(self, summary: str | None = None) -> FinishAnswer:
@@ -240,43 +253,9 @@ class Desk:
 
     def brief(self) -> Brief:
         """What policies are told beside the trials."""
-        brief = self.study.brief
         latest = next(reversed(self.trials.values()), None)
-        facts = {name: float(value) for name, value in brief.dataset.items() if type(value) in (int, float)}
-        lessons = tuple(
-            Lesson(note.heuristic_id, note.kind, note.text, note.dataset, note.backbone) for note in brief.memory
-        )
-        starts = tuple(Start(one.changes, one.gain, tuple(one.datasets)) for one in brief.starts)
-        beliefs = tuple(Belief(one.field, one.value, one.gain, tuple(one.cites)) for one in brief.beliefs)
-        left = latest.trials_left if latest else None
-        return Brief(
-            brief.metric, brief.backbone, facts, lessons, starts, beliefs, self._elsewhere, left,
-            latest.seconds_left if latest else None,
-        )  # fmt: skip
-
-
-def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
-    """A trial's answer as a policy sees it."""
-    scored = answer.status in ("ok", "timed_out") and not answer.violations
-    return Observation(
-        trial_id=answer.trial_id,
-        number=answer.number,
-        config=config,
-        seed=answer.seed,
-        status=answer.status,
-        score=answer.metrics.get(metric) if scored else None,
-        reached=answer.metrics.get(metric) if answer.status == "stopped" else None,
-        changes=answer.changes,
-        parent=answer.parent,
-        replicate_of=answer.replicate_of,
-        verdict=answer.verdict,
-        curve=tuple(answer.curve),
-        diagnosis=tuple(answer.diagnosis),
-        seconds=(answer.seconds or 0.0) + (answer.eval_seconds or 0.0),
-        reused=answer.weights_of is not None,
-        epochs=answer.epochs,
-        best_epoch=answer.best_epoch,
-    )
+        left, seconds = (latest.trials_left, latest.seconds_left) if latest else (None, None)
+        return seen(self.study.brief, self._elsewhere, left, seconds)
 
 
 def text_of(result: CallToolResult) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -25,7 +25,7 @@ from server.drive.desk import Desk, Refused, ServerGone
 from server.drive.dialogue import Dialogue, ModelFailed, open_dialogue
 from server.drive.plan import Plan
 from server.policies import load
-from server.policies.base import MissingExtra, Policy, Proposal, standings
+from server.policies.base import MissingExtra, Policy, Proposal, first_trial, standings
 
 DEFAULT_SEEDS = 3
 """Trainings of the default, where the budget is wide enough for them."""
@@ -66,6 +66,8 @@ class Drive:
     ended: bool = False
     """Whether `play` came to its end, however it was; what fails after that is only the closing of the connection."""
     began: float = field(default_factory=time.monotonic)
+    shared: bool = False
+    """Whether others may train in the study meanwhile: then each proposal first takes in what they found."""
 
     def remark(self, text: str) -> None:
         """Say it now and in the report."""
@@ -147,22 +149,21 @@ async def _tune(drive: Drive, reports: Path) -> None:
     study = await desk.start(plan.study_arguments())
     drive.folder = drive.folder or reports / study.study_id
     drive.view.opened(study, plan)
-    first = await _default(drive)
     if isinstance(player, Dialogue):
         from server.drive.engineer import play_model
 
+        await _default(drive)
         async with player:
             await play_model(drive, player)
     else:
-        await _older_best(drive, player, first)
-        await play_policy(drive, player, first)
+        await play_policy(drive, player)
     if desk.finish is None:
         learns = plan.memory == "on" and not isinstance(player, Dialogue) and player.reflects
-        await _finish(drive, learns)
+        await finish(drive, learns)
     drive.written = await desk.notes()
 
 
-async def _default(drive: Drive) -> TrialAnswer:
+async def _default(drive: Drive) -> None:
     """Trial 0, and two more seeds of it where they cost little: the noise that everything else is judged by."""
     desk, plan = drive.desk_open, drive.plan
     first = await run(drive, Proposal({}, hypothesis="the default configuration: the measure of everything after it"))
@@ -180,16 +181,15 @@ async def _default(drive: Drive) -> TrialAnswer:
                 break
             why = f"seed {seed} of the default: how much luck there is"
             await run(drive, Proposal({}, replicate_of=first.trial_id, hypothesis=why))
-    return first
 
 
-async def _older_best(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
+async def _older_best(drive: Drive, policy: Policy) -> None:
     """Trains what won on the older version of the dataset, whatever the policy would try."""
     previous = drive.desk_open.study.brief.previous
     if previous is None or not previous.changes or drive.plan.trials < 2 or drive.spent():
         return
     why = f"what won on the older version of this dataset (study {previous.study_id})"
-    proposal = Proposal(previous.changes, parent=first.trial_id, hypothesis=why)
+    proposal = Proposal(previous.changes, parent=first_trial(drive.desk_open.observations()), hypothesis=why)
     answer = await run(drive, proposal)
     if policy.reflects and drive.plan.reflection:
         await _reflect(drive, answer, proposal, None)
@@ -205,13 +205,20 @@ async def run(drive: Drive, proposal: Proposal) -> TrialAnswer:
     return answer
 
 
-async def play_policy(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
-    """Ask the policy, train what it proposes, write down what it taught; until it or the budget has nothing left."""
+async def play_policy(drive: Drive, policy: Policy) -> None:
+    """The default, unless it is trained; then ask the policy, train what it proposes and write down what it taught.
+
+    Until the policy or the budget has nothing left.
+    """
     desk = drive.desk_open
-    proposal = _propose(drive, policy)
     reflects = policy.reflects and drive.plan.reflection
-    if reflects:
-        await _reflect(drive, first, Proposal({}), proposal)
+    begins = not desk.trials
+    if begins:
+        await _default(drive)
+        await _older_best(drive, policy)
+    proposal = await _propose(drive, policy)
+    if begins and reflects:
+        await _reflect(drive, next(iter(desk.trials.values())), Proposal({}), proposal)
     while proposal is not None:
         try:
             answer = await run(drive, proposal)
@@ -220,25 +227,29 @@ async def play_policy(drive: Drive, policy: Policy, first: TrialAnswer) -> None:
                 return
             drive.remark(f"The server refused a trial, so the search ends here: {refusal}")
             return
-        following = _propose(drive, policy)
+        following = await _propose(drive, policy)
         if reflects:
             await _reflect(drive, answer, proposal, following)
         if answer.duplicate and following == proposal:
             drive.remark(f"{policy.__class__.__name__} proposes {answer.trial_id} again, so the search ends here.")
             return
-        if len(standings(desk.observations())) > drive.plan.trials:
-            return
         proposal = following
 
 
-def _propose(drive: Drive, policy: Policy) -> Proposal | None:
+async def _propose(drive: Drive, policy: Policy) -> Proposal | None:
     desk, plan = drive.desk_open, drive.plan
     if drive.spent():
         return None
+    if drive.shared:
+        await desk.catch_up()
     history = desk.observations()
+    left = plan.trials - len(standings(history))
+    if left < 0:
+        return None
     rng = Random(f"{plan.seed}:{len(history)}")
-    brief = ablated(desk.brief(), plan.memory, desk.space, plan.seed)
-    return policy.propose(desk.space, history, brief, rng)
+    brief = desk.brief()
+    brief = replace(brief, trials_left=left if brief.trials_left is None else min(left, brief.trials_left))
+    return policy.propose(desk.space, history, ablated(brief, plan.memory, desk.space, plan.seed), rng)
 
 
 async def _reflect(drive: Drive, answer: TrialAnswer, proposal: Proposal, following: Proposal | None) -> None:
@@ -253,7 +264,7 @@ def sigma_of(desk: Desk) -> Sigma:
     return Sigma(noise.sigma, noise.df)
 
 
-async def _finish(drive: Drive, with_heuristics: bool) -> None:
+async def finish(drive: Drive, with_heuristics: bool) -> None:
     """Write down what was learned, then reveal the sealed test."""
     desk = drive.desk_open
     drive.view.say("Revealing the sealed test of the chosen configuration and of the default.")

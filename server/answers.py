@@ -93,7 +93,7 @@ class Brief(Answer):
     metric: str
     filter_seen: str
     space: dict[str, str]
-    """{field: allowed values, default, meaning}; only what this study may change."""
+    """{field: allowed values, when it has an effect, meaning}; only what this study may change."""
     default: Config
     baselines: dict[str, dict[str, float]]
     """Validation metrics of models without training, for scale."""

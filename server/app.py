@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from server import resources, tools
 from server.auth import Tokens
+from server.schemas import thrifty
 from server.version import installed_version
 
 if TYPE_CHECKING:
@@ -69,10 +70,7 @@ class CheckedServer(MCPServer["Runtime"]):
     """MCPServer drops arguments it does not know and words type errors for programmers; this one answers a model."""
 
     async def list_tools(self) -> list[ToolDescription]:
-        described = await super().list_tools()
-        for tool in described:
-            tool.input_schema["additionalProperties"] = False
-        return described
+        return [thrifty(tool) for tool in await super().list_tools()]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Runtime, Any] | None = None

@@ -19,7 +19,7 @@ from trainers import registry
 from trainers.data import Dataset, baselines
 from trainers.fields import space_of
 from trainers.metrics import filter_rule
-from trainers.space import Field, Space
+from trainers.space import Condition, Field, Space
 from trainers.spec import SPECS, FilterSeen, Preset, preset
 
 NOTES_SHOWN = 8
@@ -142,9 +142,19 @@ def start_line(start: Start, names: Mapping[str, str]) -> StartLine:
 
 
 def field_line(field: Field) -> str:
-    """One field in words: what is allowed, its default, when it matters, what it is."""
-    when = "; only with " + ", or ".join(condition.words() for condition in field.when) if field.when else ""
-    return f"{field.allowed()}; default {json.dumps(field.default)}{when}; {field.group}: {field.about}"
+    """One field in few words: what is allowed, when it matters, what it is; its default stands beside, in `default`."""
+    if field.choices or field.kind == "bool":
+        allowed = "|".join(json.dumps(choice).strip('"') for choice in field.choices or (False, True))
+    else:
+        allowed = ("0 or " if field.zero else "") + f"{field.low or 0:g}..{field.high or 0:g}"
+    log = " log" if field.scale == "log" and not field.choices else ""
+    when = " or ".join(_when(condition) for condition in field.when)
+    return f"{allowed}{log}{f' if {when}' if when else ''}; {field.about}"
+
+
+def _when(condition: Condition) -> str:
+    values = "|".join(json.dumps(value).strip('"') for value in condition.values)
+    return f"{condition.field}={values}" if values else f"{condition.field}>{condition.above:g}"
 
 
 def note_line(ranked: Ranked) -> NoteLine:

@@ -36,6 +36,13 @@ def runtime_of(ctx: Context[Any, Any]) -> Runtime:
     return ctx.request_context.lifespan_context
 
 
+def offset_of(cursor: str | None, tool: str) -> int:
+    """Where a page begins."""
+    if cursor is not None and not cursor.isdecimal():
+        raise ProtocolError(f"cursor={cursor!r} is not one that {tool} gave; leave it out to begin again.")
+    return int(cursor or 0)
+
+
 def result(answer: Answer) -> CallToolResult:
     """The same facts twice: as structured content, and as compact JSON for clients that show only text."""
     facts = answer.model_dump(mode="json", exclude_none=True)

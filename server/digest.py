@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from memory.credit import is_withheld
 from memory.records import Note, Study
 from memory.store import Memory
-from server.answers import Digest, MemoryItem
+from server.answers import Answer, Digest
 from server.brief import start_line
 from server.views import claim_words
 from trainers.space import Space
@@ -54,9 +54,9 @@ def digest(
     )
 
 
-def within_budget(items: Sequence[MemoryItem], spent: int) -> int:
-    """How many items fit into the default answer beside what is `spent` in characters; at least one."""
-    left = TOKENS * CHARACTERS - spent
+def within_budget(items: Sequence[Answer], spent: int, tokens: int = TOKENS) -> int:
+    """How many items fit into an answer of so many tokens beside what is `spent` in characters; at least one."""
+    left = tokens * CHARACTERS - spent
     for count, item in enumerate(items):
         left -= len(item.model_dump_json(exclude_none=True))
         if left < 0:

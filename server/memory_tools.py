@@ -17,7 +17,7 @@ from memory.retrieval import Ranked, rank_notes
 from server import answers
 from server.admission import ProtocolError
 from server.brief import study_space
-from server.calls import result, runtime_of, told
+from server.calls import offset_of, result, runtime_of, told
 from server.digest import digest, within_budget
 from server.runtime import Runtime
 from server.views import claim_words, dataset_line, note_item, study_line, trial_item
@@ -53,7 +53,7 @@ async def read_memory(
             shown_datasets = [dataset_line(found) for found in list_datasets(runtime.settings.datasets)]
         known, notes = memory.studies(), memory.notes()
         due = _entries(runtime, known, notes, study, dataset, level, query)
-        offset = _offset(cursor)
+        offset = offset_of(cursor, "read_memory")
         if study is not None and level is None:
             memory.ledger.expose(study, [one.note for one in due[offset : offset + limit] if isinstance(one, Ranked)])
         entries = [one for one in due if not _kept_back(study, one)]
@@ -94,12 +94,6 @@ def _digest(
     backbone, metric = (there.backbone, there.metric) if there else ("sasrec", "ndcg@10")
     space = study_space(backbone, "strong", found, {}, runtime.settings.trainers)
     return digest(runtime.memory, space, found.facts, metric, known, notes)
-
-
-def _offset(cursor: str | None) -> int:
-    if cursor is not None and not cursor.isdecimal():
-        raise ProtocolError(f"cursor={cursor!r} is not one that read_memory gave; leave it out to begin again.")
-    return int(cursor or 0)
 
 
 Entry = Ranked | tuple[Study, Trial]
@@ -149,14 +143,12 @@ async def write_heuristic(
 ) -> Annotated[CallToolResult, answers.NoteAnswer]:
     """Store what was learned: a reflection on a trial, a heuristic for other datasets, or a summary of the study.
 
-    `evidence` are the study's trial_ids it rests on; `supersedes` the notes it replaces (they stay in the books).
-    `claim` makes a heuristic checkable: every later trial, here and on other datasets, then counts for or against it.
-    {"scope": {"backbone", "dataset": [{"fact", "op", "value"}]}, "change": {"field", "from", "to"} or {"field",
-    "direction": "up"}, "given": [{"field", "op", "value"}], "metric", "sign": "+" or "-", "min_effect"}; only change is
-    required. `force` keeps a claim that the data refute already.
-    Example: write_heuristic(study_id="s-…", kind="heuristic", text="On sequences under 10 items, learning_rate 0.003
-    beat 0.001 by 6 % (noise 3 %).", evidence=["t-…"], claim={"scope": {"dataset": [{"fact": "mean_length", "op": "<",
-    "value": 10}]}, "change": {"field": "learning_rate", "from": 0.001, "to": 0.003}, "min_effect": 0.02}).
+    `evidence`: trial_ids it rests on; `supersedes`: notes it replaces. `claim` makes a heuristic checkable by every
+    later trial: {"change": {"field", "from", "to"} or {"field", "direction": "up"}, "scope": {"backbone", "dataset":
+    [{"fact", "op", "value"}]}, "given": [{"field", "op", "value"}], "metric", "sign": "+" or "-", "min_effect"}; only
+    change is required. `force` keeps one that the data refute. Example: write_heuristic(study_id="s-…",
+    kind="heuristic", text="Short sequences: learning_rate 0.003 beat 0.001 by 6 % (noise 3 %).", evidence=["t-…"],
+    claim={"change": {"field": "learning_rate", "from": 0.001, "to": 0.003}}).
     """
     with told():
         memory = runtime_of(ctx).memory

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
     from uvicorn._types import ASGIApplication
 
-    from server.supervisor import Supervisor
+    from server.runtime import Runtime
     from server.web import Activity
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -117,9 +117,9 @@ async def _run(
             web = build_web(runtime, tokens, activity, address.names)
             server = _WebServer(web, settings, _describe(listener, address, tokens), say)
             tasks.start_soon(server.end_when, activity.stopping)
-            tasks.start_soon(_end_trials_when, activity.stopping, runtime.supervisor)
+            tasks.start_soon(_end_trials_when, activity.stopping, runtime)
             if idles:
-                tasks.start_soon(_stop_when_idle, activity, runtime.supervisor, settings.idle_seconds, server.listening)
+                tasks.start_soon(_stop_when_idle, activity, runtime, settings.idle_seconds, server.listening)
             await server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
     if signal.SIGINT in signals:
@@ -207,19 +207,18 @@ async def _stop_on_signal(activity: Activity, received: list[int], *, task_statu
             activity.stopping.set()
 
 
-async def _end_trials_when(stopping: anyio.Event, supervisor: Supervisor) -> None:
+async def _end_trials_when(stopping: anyio.Event, runtime: Runtime) -> None:
     """Trials end while calls in flight have their grace, so that whoever waits for one is told what became of it."""
     await stopping.wait()
-    await supervisor.aclose()
+    await runtime.autopilot.aclose()
+    await runtime.supervisor.aclose()
 
 
-async def _stop_when_idle(
-    activity: Activity, supervisor: Supervisor, idle_seconds: float, listening: anyio.Event
-) -> None:
+async def _stop_when_idle(activity: Activity, runtime: Runtime, idle_seconds: float, listening: anyio.Event) -> None:
     await listening.wait()
     activity.touch()
     while (left := idle_seconds - activity.idle_seconds) > 0:
         await anyio.sleep(min(left, _IDLE_CHECK_SECONDS))
-        if supervisor.active:
+        if runtime.supervisor.active or runtime.autopilot.active:
             activity.touch()
     activity.stopping.set()

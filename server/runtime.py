@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from mcp import Client
+
 from memory.store import Memory
+from server.autopilot import Autopilot
 from server.executors.base import Executor
 from server.executors.process import ProcessExecutor
 from server.hopeless import stop_below
@@ -24,6 +27,7 @@ class Runtime:
     executor: Executor
     supervisor: Supervisor
     reveals: Reveals
+    autopilot: Autopilot
 
 
 @asynccontextmanager
@@ -42,12 +46,22 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
             ) as supervisor,
         ):
             reveals = Reveals(memory, supervisor)
+            autopilot = Autopilot(memory, lambda: _connected(runtime))
+            runtime = Runtime(settings, memory, ready, supervisor, reveals, autopilot)
             try:
-                yield Runtime(settings, memory, ready, supervisor, reveals)
+                async with autopilot:
+                    yield runtime
             finally:
                 await reveals.aclose()
     finally:
         memory.close()
+
+
+def _connected(runtime: Runtime) -> Client:
+    """A client of this very server, in memory."""
+    from server.app import create_app
+
+    return Client(create_app(runtime))
 
 
 def _make_folders(settings: Settings) -> None:

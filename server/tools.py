@@ -21,6 +21,7 @@ from server.comparing import compared_with
 from server.guardrails import checked
 from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
+from server.policy_tools import cancel_study, get_study, run_policy, suggest_trial
 from server.reveal import finish_answer
 from server.runtime import Runtime
 from server.summary import summarize
@@ -30,19 +31,24 @@ from trainers.spec import FilterSeen, Preset
 
 Metric = Literal["ndcg@10", "ndcg@5", "ndcg@20", "recall@5", "recall@10", "recall@20", "mrr@10"]
 Seconds = Annotated[float, Field(ge=0)]
-_READ = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
-_WRITE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
-_END = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+_READ = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_WRITE = ToolAnnotations(destructive_hint=False, open_world_hint=False)
+_END = ToolAnnotations(idempotent_hint=True, open_world_hint=False)
+"""Where a hint is not given, a client takes the worst: it changes things, destroys, and may not be repeated."""
 
 
 def register(server: MCPServer[Any]) -> None:
-    """Register the eight tools, in the order in which an engineer meets them."""
+    """Register the tools, in the order in which an engineer meets them."""
     for tool, hints in (
         (list_datasets_tool, _READ),
         (start_study, _WRITE),
         (run_trial, _WRITE),
         (get_trial, _READ),
         (cancel_trial, _END),
+        (suggest_trial, _READ),
+        (run_policy, _WRITE),
+        (get_study, _READ),
+        (cancel_study, _END),
         (read_memory, _READ),
         (write_heuristic, _WRITE),
         (finish_study, _END),
@@ -80,14 +86,11 @@ async def start_study(
 ) -> Annotated[CallToolResult, answers.StudyAnswer]:
     """Open a study and return its brief: dataset facts, space with bounds, default, baselines, noise, what memory says.
 
-    `backbone`: sasrec, hstu or a trainer that the user registered. Trains nothing: run_trial without changes trains the
-    default, trial 0. Not for going on with a study: pass its study_id to run_trial. `space` fixes or narrows fields:
-    {"dropout": 0.2, "hidden_dim": [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop`: "auto"
-    ends trainings that fall hopelessly behind earlier ones (status `stopped`; never trial 0 or a replicate), "off"
-    trains each to its end. `guardrails` keep configurations that violate them from being chosen:
-    {"coverage@10": {"min": 0.2}, "parameters": {"max": 1e6}}. `withhold` keeps heuristics of other studies back with
-    this chance, so that `virtualmle memory credit` can tell what they are worth.
-    Example: start_study(dataset="demo", max_trials=8).
+    Trains nothing: run_trial without changes trains the default, trial 0. To go on with a study, use its study_id.
+    `backbone`: sasrec, hstu or a trainer of the user's. `space` fixes or narrows fields: {"dropout": 0.2, "hidden_dim":
+    [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop` "auto" ends hopeless trainings, `stopped`.
+    `guardrails`: {"coverage@10": {"min": 0.2}}; what violates them is never chosen. `withhold`: chance to keep back a
+    heuristic, to measure its worth. Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
     with told():
@@ -129,12 +132,11 @@ async def run_trial(
     wait_seconds: Seconds = 45,
     request_key: str | None = None,
 ) -> Annotated[CallToolResult, answers.TrialAnswer]:
-    """Train one configuration and return validation metrics, delta, verdict against seed noise, curve and diagnosis.
+    """Train one configuration; return validation metrics, delta, verdict against seed noise, curve and diagnosis.
 
-    `changes` apply to `parent` (a trial_id; default: the incumbent). `replicate_of` trains a trial's configuration
-    with a fresh seed. An exact repeat answers with the old result. After wait_seconds the answer is status "running"
-    and the trial goes on: use get_trial, do not call this again for it. `request_key` makes a retried call safe.
-    Example: run_trial(study_id="s-…", changes={"dropout": 0.3}, hypothesis="less dropout fits sparse data better").
+    `changes` apply to `parent` (a trial_id; default: the incumbent); `replicate_of` trains a trial again with a fresh
+    seed. After wait_seconds the answer is status "running" and the trial goes on: then use get_trial. `request_key`
+    makes a retried call safe. Example: run_trial(study_id="s-…", changes={"dropout": 0.3}, hypothesis="…").
     """
     runtime = runtime_of(ctx)
     with told():
@@ -175,8 +177,7 @@ async def get_trial(
 ) -> Annotated[CallToolResult, answers.TrialAnswer]:
     """Return a trial as run_trial does, waiting up to wait_seconds while it runs. Starts nothing.
 
-    detail="full" adds the whole configuration, every epoch, and a bootstrap over users against the incumbent, or
-    against the trial that `compare_to` names. Example: get_trial(trial_id="t-…", wait_seconds=45).
+    detail="full" adds the configuration, every epoch, and a bootstrap over users against the incumbent or `compare_to`.
     """
     runtime = runtime_of(ctx)
     with told():
@@ -218,8 +219,7 @@ async def finish_study(
     """End a study: evaluate the sealed test split once, for the best configuration and for the default, all seeds.
 
     Returns both with validation and test, and the checkpoint. Not for a look in between: no trial follows it. Say in
-    `summary` what the study taught; without one, and none written before, numbers are put together to one.
-    Example: finish_study(study_id="s-…", summary="A higher learning rate was all that helped.").
+    `summary` what the study taught, or one is put together from numbers.
     """
     runtime = runtime_of(ctx)
     with told():
@@ -250,4 +250,6 @@ async def _wait(ctx: Context[Any, Any], runtime: Runtime, trial: Trial, seconds:
 def _answer(runtime: Runtime, trial_id: str, *, duplicate: bool = False, detail: bool = False) -> answers.TrialAnswer:
     failure = runtime.supervisor.failure(trial_id)
     trial = runtime.memory.trial(trial_id)
+    if trial.status == "interrupted" and runtime.supervisor.holds(trial_id):
+        trial = trial.model_copy(update={"status": "queued"})  # its new attempt has not begun
     return trial_answer(runtime.memory, trial, duplicate=duplicate, detail=detail, failure=failure)

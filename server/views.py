@@ -58,7 +58,7 @@ def trial_answer(
         "trials_left": left,
         "trainings": len(trials),
         "seconds_left": _rounded(admission.seconds_left(study, now)),
-        "incumbent": _score(study, best) if best else None,
+        "incumbent": score_line(study, best) if best else None,
         "message": failure or trial.message or None,
         "weights_of": trial.weights_of,
         "next": next_call(study, trial, judged, best, left) + _to_its_end(study, trial),
@@ -121,7 +121,8 @@ def _eta(trial: Trial, trials: list[Trial], epochs: list[Epoch]) -> float | None
     return rounded(max(1, planned - len(epochs)) * spent / len(epochs))
 
 
-def _score(study: Study, standing: Standing) -> Score:
+def score_line(study: Study, standing: Standing) -> Score:
+    """A configuration's standing in an answer."""
     return Score(
         trial_ids=standing.trial_ids,
         number=standing.number,

@@ -72,7 +72,9 @@ async def test_the_brief_says_what_an_engineer_plans_from(tmp_path: Path) -> Non
         brief = answer["brief"]
         assert brief["dataset"]["synthetic"] is True
         assert brief["default"]["learning_rate"] == 0.001
-        assert brief["space"]["learning_rate"].startswith("1e-05 to 0.01 (log scale); default 0.001")
+        assert brief["space"]["learning_rate"].startswith("1e-05..0.01 log; ")
+        assert brief["space"]["logq_correction"].startswith("false|true if loss=sampled_softmax; ")
+        assert brief["space"]["rerank_top_k"].startswith("0 or 50..200 log if popularity_alpha>0 or ")
         assert set(brief["baselines"]) == {"popularity", "last_item_transition", "item_knn"}
         assert brief["budget"] == {"max_trials": 8.0}
         assert brief["snapshot_id"]
@@ -312,19 +314,8 @@ async def test_both_forms_of_an_answer_carry_the_same_facts(tmp_path: Path) -> N
         assert "null" not in answer.content[0].text  # type: ignore[union-attr]
 
 
-async def test_the_surface_is_the_eight_tools_with_hints_and_three_prompts(tmp_path: Path) -> None:
+async def test_the_prompts_are_three(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
-        tools = (await at.client.list_tools()).tools
-        assert [tool.name for tool in tools] == [
-            "list_datasets", "start_study", "run_trial", "get_trial", "cancel_trial", "read_memory", "write_heuristic",
-            "finish_study",
-        ]  # fmt: skip
-        assert all(tool.annotations and tool.annotations.open_world_hint is False for tool in tools)
-        arguments = {tool.name: list(tool.input_schema["properties"]) for tool in tools if tool.name == "run_trial"}
-        assert arguments["run_trial"] == [
-            "study_id", "changes", "parent", "hypothesis", "expected", "cites", "snapshot_id", "replicate_of", "seed",
-            "wait_seconds", "request_key",
-        ]  # fmt: skip
         assert {prompt.name for prompt in (await at.client.list_prompts()).prompts} == {"tune", "reflect", "distill"}
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Protocol
 
 import anyio
+import anyio.to_thread
 from mcp import Client
 
 from memory.noise import Sigma
@@ -249,7 +250,8 @@ async def _propose(drive: Drive, policy: Policy) -> Proposal | None:
     rng = Random(f"{plan.seed}:{len(history)}")
     brief = desk.brief()
     brief = replace(brief, trials_left=left if brief.trials_left is None else min(left, brief.trials_left))
-    return policy.propose(desk.space, history, ablated(brief, plan.memory, desk.space, plan.seed), rng)
+    told = ablated(brief, plan.memory, desk.space, plan.seed)
+    return await anyio.to_thread.run_sync(policy.propose, desk.space, history, told, rng)
 
 
 async def _reflect(drive: Drive, answer: TrialAnswer, proposal: Proposal, following: Proposal | None) -> None:

@@ -46,9 +46,9 @@ class Autopilot:
         await self.aclose()
 
     @property
-    def active(self) -> int:
-        """Studies that are being played."""
-        return len(self._tasks)
+    def studies(self) -> list[str]:
+        """Those that are being played."""
+        return list(self._tasks)
 
     async def start(
         self, study: Study, policy: str, max_trials: int, budget_seconds: float | None, finishes: bool

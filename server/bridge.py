@@ -1,4 +1,4 @@
-"""The stdio server: carries MCP messages between a client's pipes and the owner's HTTP, as they are."""
+"""The stdio server: carries MCP messages between a client's pipes and a server's HTTP, as they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, cast
 import anyio
 
 from server.link import Link, Message
-from server.settings import Settings
+from server.reach import Reach
 
 _DRAIN_SECONDS = 3.0
 """After the end of stdin a reader that is still there gets the answers that are nearly done."""
@@ -22,14 +22,14 @@ _PARSE_ERROR = -32700
 _INVALID_REQUEST = -32600
 
 
-def run_bridge(settings: Settings) -> None:
-    """Bridge this process's stdin and stdout to the home's owner until stdin ends; HomeError where none can be had."""
-    anyio.run(_Bridge(settings).run)
+def run_bridge(reach: Reach) -> None:
+    """Bridge this process's stdin and stdout to what `reach` names until stdin ends; HomeError where nobody answers."""
+    anyio.run(_Bridge(reach).run)
 
 
 class _Bridge:
-    def __init__(self, settings: Settings) -> None:
-        self._link = Link(settings, self._write)
+    def __init__(self, reach: Reach) -> None:
+        self._link = Link(reach, self._write)
         self._calls: dict[str | int, anyio.CancelScope] = {}
         self._idle = anyio.Event()
 
@@ -108,7 +108,9 @@ def _read_lines(loop: asyncio.AbstractEventLoop) -> asyncio.Queue[bytes]:
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody holds the other end of stdout any more."""
+    """Whether nobody holds the other end of stdout any more; where it cannot be asked, somebody does."""
+    if not hasattr(select, "poll"):
+        return False
     poll = select.poll()
     poll.register(1, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

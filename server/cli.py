@@ -19,6 +19,9 @@ from server.settings import load_settings
 from server.version import installed_version
 
 _LATER = {
+    "connect": "server.cli_connect:connect",
+    "status": "server.cli_host:status",
+    "doctor": "server.cli_host:doctor",
     "drive": "server.drive.cli:drive",
     "data": "server.cli_data:app",
     "trainer": "server.cli_trainer:app",
@@ -101,8 +104,24 @@ def serve(
         serve_http(settings, http, token_file)
     else:
         from server.bridge import run_bridge
+        from server.reach import NearReach
 
-        run_bridge(settings)
+        run_bridge(NearReach(settings))
+
+
+@app.command()
+def bridge(
+    url: Annotated[str, typer.Option(metavar="U", help="Of the server's MCP endpoint, as https://host/mcp.")],
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="F", envvar="VIRTUALMLE_TOKEN_FILE", help="Its bearer token."),
+    ] = None,
+) -> None:
+    """Serve MCP over stdin and stdout for a server elsewhere: for clients that only start commands."""
+    from server.bridge import run_bridge
+    from server.reach import FarReach, read_token
+
+    run_bridge(FarReach(url, read_token(token_file) if token_file else None))
 
 
 @app.command()

@@ -45,6 +45,16 @@ def stop_owner(settings: Settings) -> Stopped | None:
     return Stopped(pid=owner.pid, interrupted=status.running, queued=status.queued)
 
 
+def owner_status(owner: Owner) -> Status:
+    """What a living owner says of itself; HomeError where it does not answer."""
+    try:
+        return _ask(owner, "GET", STATUS_PATH)
+    except httpx2.HTTPError as error:
+        raise HomeError(
+            f"The owner (pid {owner.pid}) does not answer ({type(error).__name__}); end it with `virtualmle stop`."
+        ) from None
+
+
 def make_way(settings: Settings) -> None:
     """End the home's owner if nobody uses it; HomeError where a client or a trial is active."""
     owner = find_owner(settings)

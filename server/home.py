@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -83,6 +82,8 @@ class Status(BaseModel):
     busy: bool
     running: list[str]
     queued: list[str]
+    playing: list[str] = []
+    """Studies that a policy plays."""
 
 
 def prepare_home(settings: Settings) -> None:
@@ -145,6 +146,12 @@ async def find_or_start(settings: Settings) -> Owner:
 
 def take_lock(settings: Settings) -> BinaryIO | None:
     """The home's lock, held as long as the file or a copy of it is open in any process; None where it is taken."""
+    try:
+        import fcntl
+    except ImportError:
+        raise HomeError(
+            "A home needs Linux or macOS. Here, use WSL, or a server elsewhere: `virtualmle bridge --url U`, or ssh."
+        ) from None
     try:
         lock = (settings.home / "owner.lock").open("ab")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The bridge's far side: MCP messages over HTTP to whatever owner the home has now, across owners' ends."""
+"""The bridge's far side: MCP messages over HTTP to whoever answers at its reach now, across owners' ends."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ import anyio
 import httpx2
 from anyio.abc import TaskGroup
 
-from server.home import MCP_PATH, OWNER_ENDED, HomeError, attach, find_owner
-from server.settings import Settings
+from server.home import OWNER_ENDED, HomeError
+from server.reach import Reach, RemoteError
 
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 """In a request's _meta from 2026-07-28 on: such a request needs no session."""
 
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_READING_TOOLS = ("list_datasets", "get_trial", "read_memory")
+_READING_TOOLS = ("list_datasets", "get_trial", "get_study", "suggest_trial", "read_memory")
 _SESSION_HEADER = "mcp-session-id"
 _VERSION_HEADER = "mcp-protocol-version"
 _CONNECTION_CLOSED = -32000
 _ATTEMPTS = 5
 _LISTEN_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS = 0.2
 
 Write = Callable[[str], None]
 
@@ -108,6 +109,7 @@ def _header_value(value: str) -> str:
 class _Channel:
     """The way to one owner. `gone`: it has ended. `session`: headers of the handshake era, once there was one."""
 
+    reach: Reach
     http: httpx2.AsyncClient
     session: dict[str, str] = field(default_factory=dict[str, str])
     gone: bool = False
@@ -128,7 +130,9 @@ class _Channel:
             **message.headers,
         }
         try:
-            async with self.http.stream("POST", MCP_PATH, content=message.line, headers=headers) as response:
+            async with self.http.stream("POST", self.reach.path, content=message.line, headers=headers) as response:
+                if refusal := self.reach.refused(response.status_code):
+                    raise RemoteError(refusal)
                 if response.status_code == 401 or (response.status_code == 404 and session):
                     # Another owner listens here now, or the session has expired.
                     self.gone, self.session = response.status_code == 401, {}
@@ -137,6 +141,7 @@ class _Channel:
                     raise _Ended
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
             self.gone = True
+            await anyio.sleep(_AGAIN_SECONDS)
             raise _NotTaken from None
         except httpx2.TransportError:
             self.gone = True
@@ -173,7 +178,7 @@ class _Channel:
         while not self.gone and self.session is session:
             with contextlib.suppress(httpx2.TransportError):
                 async with self.http.stream(
-                    "GET", MCP_PATH, headers={"accept": "text/event-stream", **session}
+                    "GET", self.reach.path, headers={"accept": "text/event-stream", **session}
                 ) as response:
                     if response.status_code != 200:
                         return
@@ -185,14 +190,14 @@ class _Channel:
     async def leave(self) -> None:
         if self.session and not self.gone:
             with contextlib.suppress(httpx2.HTTPError):
-                await self.http.delete(MCP_PATH, headers=self.session)
+                await self.http.delete(self.reach.path, headers=self.session)
 
 
 class Link:
-    """Sends messages to the home's owner; where it has ended, to the next one, with the session opened anew."""
+    """Sends messages to whoever answers; where an owner has ended, to the next one, with the session opened anew."""
 
-    def __init__(self, settings: Settings, write: Write) -> None:
-        self._settings = settings
+    def __init__(self, reach: Reach, write: Write) -> None:
+        self._reach = reach
         self._write = write
         self._stack = AsyncExitStack()
         self._lock = anyio.Lock()
@@ -201,7 +206,7 @@ class Link:
         self._tasks: TaskGroup
 
     async def open(self, tasks: TaskGroup) -> None:
-        """Find or start the owner; `tasks` runs what listens to it."""
+        """Find whoever answers; `tasks` runs what listens to it."""
         self._tasks = tasks
         await self._channel(resumes=False)
 
@@ -216,7 +221,7 @@ class Link:
             await self._carry(message)
         except BrokenPipeError:
             raise
-        except (HomeError, OSError, ValueError) as error:
+        except (HomeError, RemoteError, OSError, ValueError) as error:
             print(f"virtualmle: {error}", file=sys.stderr, flush=True)  # noqa: T201
             self._write(json.dumps(_refusal(message, str(error)), ensure_ascii=False))
 
@@ -243,16 +248,16 @@ class Link:
             except _Ended:
                 if message.may_have_effect:
                     raise HomeError(OWNER_ENDED) from None
-        raise HomeError(f"The owner keeps ending; {self._settings.home / 'owner.log'} says why.")
+        raise HomeError(self._reach.given_up)
 
     async def _channel(self, resumes: bool) -> _Channel:
         async with self._lock:
-            # The process is asked, for the end of its connections may be seen late.
-            if self._current is None or self._current.gone or find_owner(self._settings) is None:
+            if self._current is None or self._current.gone or not self._reach.is_there():
                 # Earlier ones stay open to the end: an ending owner may still answer what it has.
-                http, presence = await self._stack.enter_async_context(attach(self._settings))
-                self._current = _Channel(http)
-                self._tasks.start_soon(self._current.watch, presence)
+                http, presence = await self._stack.enter_async_context(self._reach.attach())
+                self._current = _Channel(self._reach, http)
+                if presence is not None:
+                    self._tasks.start_soon(self._current.watch, presence)
             if resumes and self._initialize is not None and not self._current.session:
                 await self._resume(self._current, self._initialize)
             return self._current

@@ -219,6 +219,6 @@ async def _stop_when_idle(activity: Activity, runtime: Runtime, idle_seconds: fl
     activity.touch()
     while (left := idle_seconds - activity.idle_seconds) > 0:
         await anyio.sleep(min(left, _IDLE_CHECK_SECONDS))
-        if runtime.supervisor.active or runtime.autopilot.active:
+        if runtime.supervisor.active or runtime.autopilot.studies:
             activity.touch()
     activity.stopping.set()

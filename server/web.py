@@ -107,9 +107,10 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         facts = Status(
             version=installed_version(),
             clients=activity.clients,
-            busy=bool(runtime.supervisor.active or runtime.autopilot.active),
+            busy=bool(runtime.supervisor.active or runtime.autopilot.studies),
             running=[trial.trial_id for trial in held if trial.status == "running"],
             queued=[trial.trial_id for trial in held if trial.status != "running"],
+            playing=runtime.autopilot.studies,
         )
         return JSONResponse(facts.model_dump())
 

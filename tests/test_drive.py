@@ -22,9 +22,10 @@ from server.app import create_app
 from server.drive.live import LiveTable
 from server.drive.loop import Drive, play
 from server.drive.plan import WITHHOLD, Plan, PlanError, PolicyName, fixed_fields, limits_of
-from server.drive.remote import RemoteError, connect_url, read_token
+from server.drive.remote import connect_url
 from server.drive.run import Connect, DriveFailed, run_drive
 from server.executors.stub import StubExecutor, curve
+from server.reach import RemoteError, read_token
 from server.runtime import open_runtime
 from server.settings import Settings
 from tests.fake_server import FakeServer, by_learning_rate

@@ -63,7 +63,7 @@ async def owner(required: bool = True, hosts: tuple[str, ...] = (), **settings: 
     runtime: Any = SimpleNamespace(
         settings=Settings(home=Path("/nowhere"), **settings),
         supervisor=SimpleNamespace(active=0),
-        autopilot=SimpleNamespace(active=0),
+        autopilot=SimpleNamespace(studies=[]),
         memory=SimpleNamespace(unfinished_trials=list),
     )
     app = build_web(runtime, tokens, activity, hosts)

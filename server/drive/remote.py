@@ -11,24 +11,9 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from server.causes import cause_of
+from server.reach import RemoteError, read_token
 
 CONNECT_SECONDS = 10.0
-
-
-class RemoteError(RuntimeError):
-    """The server at a URL cannot be used; the message says why and what to do."""
-
-
-def read_token(path: Path) -> str:
-    """The first token of a token file: one a line, optionally followed by a name and a role."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RemoteError(f"--token-file {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    words = [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not words:
-        raise RemoteError(f"--token-file {path} holds no token; one a line is expected.")
-    return words[0]
 
 
 @asynccontextmanager

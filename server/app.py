@@ -17,7 +17,7 @@ from pydantic import AnyHttpUrl, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from server import resources, tools
+from server import completions, resources, tools
 from server.auth import Tokens
 from server.schemas import thrifty
 from server.version import installed_version
@@ -58,6 +58,7 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> MCPServer[Runt
     )
     tools.register(server)
     resources.register(server)
+    completions.register(server, runtime)
     server.custom_route("/health", methods=["GET"])(_health)
     return server
 

@@ -90,6 +90,9 @@ def serve(
         typer.Option("--token-file", metavar="F", envvar="VIRTUALMLE_TOKEN_FILE", help="Bearer tokens, one a line."),
     ] = None,
     owner: Annotated[int | None, typer.Option("--owner", hidden=True)] = None,
+    conformance: Annotated[
+        str | None, typer.Option("--conformance", hidden=True, help="A module whose register(server) adds fixtures.")
+    ] = None,
 ) -> None:
     """Serve MCP: over stdin and stdout, or over HTTP."""
     settings = load_settings(home)
@@ -101,7 +104,7 @@ def serve(
     elif http is not None:
         from server.foreground import serve_http
 
-        serve_http(settings, http, token_file)
+        serve_http(settings, http, token_file, conformance)
     else:
         from server.bridge import run_bridge
         from server.reach import NearReach

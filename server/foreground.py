@@ -17,8 +17,11 @@ from server.settings import Settings
 _ATTEMPTS = 3
 
 
-def serve_http(settings: Settings, given: str, token_file: Path | None) -> None:
-    """Own the home at HOST:PORT, in the place of an idle detached owner; wrong usage is a typer.BadParameter."""
+def serve_http(settings: Settings, given: str, token_file: Path | None, fixtures: str | None = None) -> None:
+    """Own the home at HOST:PORT, in the place of an idle detached owner; wrong usage is a typer.BadParameter.
+
+    `fixtures` names a module that adds to the app what a conformance suite wants of it.
+    """
     address = parse_address(given)
     tokens = read_tokens(token_file) if token_file is not None else ()
     if not tokens and not address.is_loopback:
@@ -31,7 +34,9 @@ def serve_http(settings: Settings, given: str, token_file: Path | None) -> None:
         host = f"[{address.host}]" if ":" in address.host else address.host
         url = f"http://{host}:{listener.getsockname()[1]}/mcp"
         line = f"VirtualMLE serves {settings.home} at {url}"
-        run_foreground(settings, address, tokens, listener, lambda: print(line, file=sys.stderr, flush=True))  # noqa: T201
+        run_foreground(
+            settings, address, tokens, listener, lambda: print(line, file=sys.stderr, flush=True), fixtures  # noqa: T201
+        )  # fmt: skip
 
 
 def _take_place(settings: Settings) -> BinaryIO:

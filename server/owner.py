@@ -83,14 +83,15 @@ def run_detached(settings: Settings, lock: int) -> None:
 
 
 def run_foreground(
-    settings: Settings, address: Address, listed: tuple[Token, ...], listener: socket.socket, say: Callable[[], None]
-) -> None:
+    settings: Settings, address: Address, listed: tuple[Token, ...], listener: socket.socket, say: Callable[[], None],
+    fixtures: str | None = None,
+) -> None:  # fmt: skip
     """Own the home at an address until a signal or `virtualmle stop`; KeyboardInterrupt after Ctrl-C.
 
     The caller holds the home's lock. `say` is called once the owner answers.
     """
     tokens = Tokens(_private_token(), listed, required=bool(listed))
-    anyio.run(_run, settings, listener, address, tokens, False, say)
+    anyio.run(_run, settings, listener, address, tokens, False, say, fixtures)
 
 
 def _private_token() -> Token:
@@ -104,6 +105,7 @@ async def _run(
     tokens: Tokens,
     idles: bool,
     say: Callable[[], None] | None = None,
+    fixtures: str | None = None,
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from server.runtime import open_runtime
@@ -114,7 +116,7 @@ async def _run(
     async with anyio.create_task_group() as tasks:
         await tasks.start(_stop_on_signal, activity, signals)
         async with open_runtime(settings) as runtime:
-            web = build_web(runtime, tokens, activity, address.names)
+            web = build_web(runtime, tokens, activity, address.names, fixtures)
             server = _WebServer(web, settings, _describe(listener, address, tokens), say)
             tasks.start_soon(server.end_when, activity.stopping)
             tasks.start_soon(_end_trials_when, activity.stopping, runtime)

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -70,9 +71,13 @@ class Activity:
         return 0.0 if self.clients else time.monotonic() - self._left_at
 
 
-def build_web(runtime: Runtime, tokens: Tokens, activity: Activity, hosts: tuple[str, ...]) -> ASGIApp:
-    """The ASGI app of an owner that listens under `hosts` beside the loopback names."""
+def build_web(
+    runtime: Runtime, tokens: Tokens, activity: Activity, hosts: tuple[str, ...], fixtures: str | None = None
+) -> ASGIApp:
+    """The ASGI app of an owner that listens under `hosts` beside the loopback names, with a module of `fixtures`."""
     server = create_app(runtime, tokens)
+    if fixtures is not None:
+        import_module(fixtures).register(server)
     _add_private_routes(server, runtime, tokens, activity)
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 TRIALS ?= 8
 
-.PHONY: demo test check format clean help
+.PHONY: demo test check format node clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -46,5 +46,13 @@ $(BIN)/.installed-dev: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[dev]' || { echo "make: installation failed; see pip's last lines above, mend them and repeat" >&2; exit 1; }
 	@touch $@ $(BIN)/.installed
 
+node: .node/node_modules ## Node.js and the judges of MCP servers, for tests that then name them in VIRTUALMLE_NODE_MODULES
+	@echo "VIRTUALMLE_NODE_MODULES=$(CURDIR)/.node/node_modules"
+
+.node/node_modules: tests/node_tools.json
+	@mkdir -p .node && cp tests/node_tools.json .node/package.json
+	@npm install --prefix .node --silent || { echo "make: npm is missing or failed; tests marked node will skip" >&2; exit 1; }
+	@touch $@
+
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .node build dist *.egg-info .pytest_cache .ruff_cache

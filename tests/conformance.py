@@ -10,9 +10,11 @@ import base64
 import json
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import anyio
+from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -20,10 +22,17 @@ from mcp.server.mcpserver.prompts.base import Message, UserMessage
 from mcp.types import (
     AudioContent,
     CallToolResult,
+    CreateMessageRequest,
+    CreateMessageRequestParams,
+    ElicitRequest,
+    ElicitRequestFormParams,
     ElicitResult,
     EmbeddedResource,
     EmptyResult,
     ImageContent,
+    InputRequest,
+    InputRequiredResult,
+    ListRootsRequest,
     SamplingMessage,
     SetLevelRequestParams,
     SubscribeRequestParams,
@@ -31,6 +40,7 @@ from mcp.types import (
     TextResourceContents,
     UnsubscribeRequestParams,
 )
+from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from pydantic import BaseModel, Field
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -99,6 +109,7 @@ def register(server: MCPServer[Any]) -> None:
     """Add everything to `server`."""
     _add_content_tools(server)
     _add_asking_tools(server)
+    _add_rounds(server)
     _add_resources(server)
     _add_prompts(server)
 
@@ -171,8 +182,18 @@ def _add_content_tools(server: MCPServer[Any]) -> None:
     tool.parameters = {
         "$schema": DIALECT,
         "type": "object",
-        "$defs": {"address": {"type": "object", "properties": parts}},
-        "properties": {"name": {"type": "string"}, "address": {"$ref": "#/$defs/address"}},
+        "$defs": {"address": {"$anchor": "addressDef", "type": "object", "properties": parts}},
+        "properties": {
+            "name": {"type": "string"},
+            "address": {"$ref": "#/$defs/address"},
+            "contactMethod": {"type": "string", "enum": ["phone", "email"]},
+            "phone": {"type": "string"},
+            "email": {"type": "string"},
+        },
+        "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
+        "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
+        "then": {"required": ["phone"]},
+        "else": {"required": ["email"]},
         "additionalProperties": False,
     }
 
@@ -208,6 +229,101 @@ async def _elicited(ctx: Ctx, message: str, schema: dict[str, Any]) -> ElicitRes
 
 def _told(start: str, answer: ElicitResult) -> CallToolResult:
     return CallToolResult(content=[_text(f"{start}action={answer.action}, content={json.dumps(answer.content)}")])
+
+
+def _form(message: str, **fields: str) -> ElicitRequest:
+    schema = {"type": "object", "properties": {k: {"type": v} for k, v in fields.items()}, "required": list(fields)}
+    return ElicitRequest(params=ElicitRequestFormParams(message=message, requested_schema=schema))
+
+
+def _sampled(text: str) -> CreateMessageRequest:
+    message = SamplingMessage(role="user", content=_text(text))
+    return CreateMessageRequest(params=CreateMessageRequestParams(messages=[message], max_tokens=50))
+
+
+NAME = _form("What is your name?", name="string")
+ROOTS = ListRootsRequest()
+
+
+def _done(text: str) -> CallToolResult:
+    return CallToolResult(content=[_text(text)])
+
+
+def _content(ctx: Ctx, key: str) -> dict[str, Any] | None:
+    """What the client answered to a form of this call; None before it did, or where its answer is none."""
+    answer = (ctx.input_responses or {}).get(key)
+    return dict(answer.content or {}) if isinstance(answer, ElicitResult) else None
+
+
+def _add_rounds(server: MCPServer[Any]) -> None:
+    """Calls that ask for something and are then made again with it (2026-07-28)."""
+
+    def asks(name: str, requests: Mapping[str, InputRequest], state: str | None = None, word: str = "") -> None:
+        async def tool(ctx: Ctx) -> CallToolResult | InputRequiredResult:
+            answers = ctx.input_responses or {}
+            if any(key not in answers for key in requests) or (state is not None and ctx.request_state != state):
+                return InputRequiredResult(input_requests=dict(requests), request_state=state)
+            shown = {key: answer.model_dump(mode="json", exclude_none=True) for key, answer in answers.items()}
+            return _done(f"{word} {json.dumps(shown)}")
+
+        server.add_tool(tool, name=name, description=f"Fixture: asks for {', '.join(requests)}.")
+
+    asks("test_input_required_result_sampling", {"capital_question": _sampled("What is the capital of France?")})
+    asks("test_input_required_result_list_roots", {"client_roots": ROOTS})
+    asks(
+        "test_input_required_result_request_state", {"confirm": _form("Please confirm", ok="boolean")}, "1", "state-ok"
+    )
+    asks("test_input_required_result_tampered_state", {"confirm": _form("Please confirm", ok="boolean")}, "1")
+    several = {"user_name": NAME, "greeting": _sampled("Generate a greeting"), "client_roots": ROOTS}
+    asks("test_input_required_result_multiple_inputs", several, "1")
+
+    @server.tool()
+    async def test_input_required_result_elicitation(ctx: Ctx) -> CallToolResult | InputRequiredResult:
+        """Fixture: asks for a name."""
+        answer = _content(ctx, "user_name")
+        if answer is None or not isinstance(answer.get("name"), str):
+            return InputRequiredResult(input_requests={"user_name": NAME})
+        return _done(f"Hello, {answer['name']}!")
+
+    @server.tool()
+    async def test_input_required_result_multi_round(ctx: Ctx) -> CallToolResult | InputRequiredResult:
+        """Fixture: asks twice."""
+        if ctx.request_state == "1" and _content(ctx, "step1") is not None:
+            second = _form("Step 2: What is your favorite color?", color="string")
+            return InputRequiredResult(input_requests={"step2": second}, request_state="2")
+        if ctx.request_state == "2" and _content(ctx, "step2") is not None:
+            return _done("Both steps are done.")
+        first = _form("Step 1: What is your name?", name="string")
+        return InputRequiredResult(input_requests={"step1": first}, request_state="1")
+
+    @server.tool()
+    async def test_input_required_result_capabilities(ctx: Ctx) -> CallToolResult | InputRequiredResult:
+        """Fixture: asks for what the client can answer."""
+        able = ctx.client_capabilities
+        requests: dict[str, InputRequest] = {}
+        if able is not None and able.sampling is not None:
+            requests["greeting"] = _sampled("Generate a greeting")
+        if able is not None and able.elicitation is not None:
+            requests["user_name"] = NAME
+        return InputRequiredResult(input_requests=requests) if requests else _done("Nothing to ask.")
+
+    @server.tool()
+    async def test_missing_capability(ctx: Ctx) -> CallToolResult:
+        """Fixture: needs a client that can sample."""
+        able = ctx.client_capabilities
+        if able is None or able.sampling is None:
+            wanted = {"requiredCapabilities": {"sampling": {}}}
+            raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, "This tool needs the capability sampling.", wanted)
+        return _done("The client can sample.")
+
+    @server.prompt()
+    async def test_input_required_result_prompt(ctx: Ctx) -> str | InputRequiredResult:
+        """Fixture: a prompt that asks for its context."""
+        answer = _content(ctx, "user_context")
+        if answer is None:
+            asked = _form("What context should the prompt use?", context="string")
+            return InputRequiredResult(input_requests={"user_context": asked})
+        return f"Use this context: {answer.get('context')}"
 
 
 def _add_resources(server: MCPServer[Any]) -> None:

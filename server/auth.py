@@ -47,8 +47,16 @@ class Tokens:
 
     def is_private(self, headers: Mapping[str, str]) -> bool:
         """Whether a request carries the private token (headers by lower-case name)."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and _same(self.private.value, token)
+        return _same(self.private.value, bearer(headers))
+
+
+CHALLENGE = {"www-authenticate": 'Bearer error="invalid_token"'}
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The token that a request carries (headers by lower-case name); empty where it carries none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
 
 
 def _same(known: str, given: str) -> bool:

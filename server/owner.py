@@ -107,7 +107,12 @@ async def _run(
     say: Callable[[], None] | None = None,
     fixtures: str | None = None,
 ) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from server.httplog import log_json_lines
+
+    if idles:  # a detached owner's log is read by its user, who sees the end of it where it does not start
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    else:
+        log_json_lines()
     from server.runtime import open_runtime
     from server.web import Activity, build_web
 

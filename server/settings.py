@@ -35,6 +35,8 @@ class Settings(BaseModel):
     """Cap of wait_seconds."""
     withhold: float = Field(default=0.0, ge=0, le=0.9)
     """The chance that a heuristic is kept from a study that does not say: 0 for chat clients."""
+    max_request_mb: float = Field(default=4.0, gt=0)
+    """Size of one MCP request over HTTP."""
     allowed_hosts: tuple[str, ...] = ()
     """Host headers admitted beside loopback and the address listened on."""
     allowed_origins: tuple[str, ...] = ()

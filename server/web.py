@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -23,7 +24,7 @@ from memory.errors import MemoryFault
 from memory.pack import Imported, read_pack
 from server import takehome
 from server.app import create_app
-from server.auth import Tokens
+from server.auth import CHALLENGE, Tokens, bearer
 from server.executors.base import ExecutorError
 from server.home import (
     CREDIT_PATH,
@@ -36,6 +37,8 @@ from server.home import (
     STOP_PATH,
     Status,
 )
+from server.httplog import Logged
+from server.metering import CONTENT_TYPE, Meter
 from server.runtime import Runtime
 from server.settings import Settings
 from server.takehome import ExportRequest, RecommendRequest, TakeHomeRefused
@@ -78,6 +81,9 @@ def build_web(
     server = create_app(runtime, tokens)
     if fixtures is not None:
         import_module(fixtures).register(server)
+    meter = Meter(partial(_gauges, runtime, activity))
+    server.on_call = meter.called
+    _add_metrics(server, meter, tokens)
     _add_private_routes(server, runtime, tokens, activity)
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
@@ -85,7 +91,30 @@ def build_web(
         stateless_http=False,
         transport_security=allowed(runtime.settings, hosts),
     )
-    return _Watched(app, tokens, activity)
+    most = int(runtime.settings.max_request_mb * 2**20)
+    return Logged(_Watched(app, tokens, activity), MCP_PATH, most, meter.requested)
+
+
+def _gauges(runtime: Runtime, activity: Activity) -> dict[str, tuple[str, float]]:
+    held = [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
+    running = sum(trial.status == "running" for trial in held)
+    database = runtime.settings.database
+    return {
+        "clients": ("Clients that are connected.", activity.clients),
+        "trials_running": ("Trainings under way.", running),
+        "trials_queued": ("Trials that wait for a slot.", len(held) - running),
+        "policies_playing": ("Studies that a policy plays.", len(runtime.autopilot.studies)),
+        "memory_bytes": ("Size of the memory file.", database.stat().st_size if database.exists() else 0),
+    }
+
+
+def _add_metrics(server: MCPServer[Runtime], meter: Meter, tokens: Tokens) -> None:
+    async def metrics(request: Request) -> Response:
+        if tokens.required and await tokens.verify_token(bearer(request.headers)) is None:
+            return JSONResponse({"error": "a bearer token is needed"}, status_code=401, headers=CHALLENGE)
+        return Response(meter.text(), media_type=CONTENT_TYPE)
+
+    server.custom_route("/metrics", methods=["GET"])(metrics)
 
 
 def allowed(settings: Settings, hosts: tuple[str, ...]) -> TransportSecuritySettings:

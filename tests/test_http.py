@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import signal
 import subprocess
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -20,6 +24,8 @@ from server.app import INSTRUCTIONS, create_app
 from server.auth import Token, Tokens, read_tokens
 from server.foreground import parse_address
 from server.home import PRESENCE_PATH, STATUS_PATH, STOP_PATH, connect, find_or_start
+from server.httplog import JsonLines
+from server.metering import Meter
 from server.owner import Address
 from server.settings import Settings, SettingsError
 from server.version import installed_version
@@ -184,6 +190,7 @@ async def test_status_counts_the_clients() -> None:
         "busy": False,
         "running": [],
         "queued": [],
+            "playing": [],
     }
 
 
@@ -223,6 +230,7 @@ def foreground(home: Path, *more: str | Path) -> Iterator[subprocess.Popen[str]]
         assert process.stderr is not None
         try:
             assert process.stderr.readline().startswith(f"VirtualMLE serves {home} at http://127.0.0.1:")
+            threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would stop it
             yield process
         finally:
             process.kill()
@@ -280,3 +288,69 @@ def test_an_address_in_use_is_named(home: Path) -> None:
         refused = run("serve", "--home", home, "--http", f"127.0.0.1:{port}")
     assert refused.returncode == 1
     assert refused.stderr == f"virtualmle: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+async def test_a_request_has_an_id_that_is_the_clients_if_it_is_plain() -> None:
+    async with owner() as served:
+        own = await served.http.get("/health", headers={"x-request-id": "abc-1"})
+        assert own.headers["x-request-id"] == "abc-1"
+        made = await served.http.get("/health", headers={"x-request-id": 'a b; "c'})
+        assert re.fullmatch(r"[0-9a-f]{16}", made.headers["x-request-id"])
+
+
+async def test_a_body_beyond_the_limit_is_refused_however_it_comes() -> None:
+    async def pieces() -> AsyncGenerator[bytes]:
+        for _ in range(3):
+            yield b" " * 1024
+
+    async with owner(max_request_mb=2 / 1024) as served:
+        for content in (b" " * 3000, pieces()):
+            refused = await served.http.post("/mcp", content=content, headers=ANN)
+            assert refused.status_code == 413
+            assert "2,048 bytes (max_request_mb in virtualmle.yaml)" in refused.json()["error"]
+        assert (await served.http.post("/mcp", json=LIST, headers=ANN)).status_code != 413
+
+
+async def test_metrics_count_calls_and_want_a_token_where_there_are_tokens() -> None:
+    async with owner() as served:
+        refused = await served.http.get("/metrics")
+        assert (refused.status_code, refused.headers["www-authenticate"][:6]) == (401, "Bearer")
+        await served.http.get("/health")
+        text = (await served.http.get("/metrics", headers=BOB)).text
+        assert 'virtualmle_http_requests_total{method="GET",status="200"} 1.0' in text
+        assert "virtualmle_policies_playing 0.0" in text
+        assert "virtualmle_memory_bytes 0.0" in text
+    async with owner(required=False) as served:
+        assert (await served.http.get("/metrics")).status_code == 200
+
+
+def test_calls_are_counted_by_how_they_came_out() -> None:
+    meter = Meter(dict)
+    meter.called("run_trial", "ok", 0.2)
+    meter.called("run_trial", "refused", 0.01)
+    text = meter.text().decode()
+    assert 'virtualmle_tool_calls_total{outcome="refused",tool="run_trial"} 1.0' in text
+    assert 'virtualmle_tool_seconds_bucket{le="0.3",tool="run_trial"} 2.0' in text
+
+
+def test_log_lines_are_json() -> None:
+    record = logging.LogRecord("virtualmle.http", logging.INFO, "f", 1, "%s %s", ("POST", "/mcp"), None)
+    record.facts = {"status": 200}
+    found = json.loads(JsonLines().format(record))
+    assert (found["message"], found["status"], found["level"]) == ("POST /mcp", 200, "INFO")
+
+
+def test_a_foreground_owner_logs_requests_as_json_without_tokens(home: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ann-token ann\n")
+    arguments = command("serve", "--home", home, "--http", "127.0.0.1:0", "--token-file", tokens)
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        with httpx2.Client(headers={**ANN, "x-request-id": "mine"}, trust_env=False) as http:
+            http.post(f"{owner_of(home).url}/mcp", json=LIST)
+        process.send_signal(signal.SIGTERM)
+        logged = process.stderr.read()
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert next(line for line in lines if line["request_id"] == "mine")["path"] == "/mcp"
+    assert "ann-token" not in logged

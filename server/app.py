@@ -6,6 +6,7 @@ import difflib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcp.server import MCPServer
@@ -20,7 +21,9 @@ from starlette.responses import JSONResponse, Response
 
 from server import completions, resources, tools
 from server.auth import Tokens
+from server.mcp_tasks import TasksExtension, home_secret
 from server.schemas import thrifty
+from server.trial_tasks import TrialWork
 from server.version import installed_version
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         yield runtime
 
     guarded = tokens is not None and tokens.required
+    extension = TasksExtension(partial(home_secret, runtime.settings.task_key), [TrialWork(runtime)])
     server = CheckedServer(
         "virtualmle",
         title="VirtualMLE",
@@ -53,10 +57,12 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         log_level="WARNING",
+        extensions=[extension],
         token_verifier=tokens if guarded else None,
         # No resource metadata: tokens come from a file, and a client must not look for an OAuth server here.
         auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None) if guarded else None,
     )
+    server.tasks = extension
     tools.register(server)
     resources.register(server)
     completions.register(server, runtime)
@@ -75,6 +81,7 @@ class CheckedServer(MCPServer["Runtime"]):
     """
 
     on_call: Callable[[str, str, float], None] | None = None
+    tasks: TasksExtension
 
     async def list_tools(self) -> list[ToolDescription]:
         return [thrifty(tool) for tool in await super().list_tools()]

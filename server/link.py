@@ -21,7 +21,10 @@ from server.reach import Reach, RemoteError
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 """In a request's _meta from 2026-07-28 on: such a request needs no session."""
 
-_NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED_BY = {
+    "tools/call": "name", "prompts/get": "name", "resources/read": "uri",
+    "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
+}  # fmt: skip
 _READING_TOOLS = ("list_datasets", "get_trial", "get_study", "suggest_trial", "read_memory")
 _SESSION_HEADER = "mcp-session-id"
 _VERSION_HEADER = "mcp-protocol-version"

@@ -62,6 +62,10 @@ class Settings(BaseModel):
         return self.home / "reports"
 
     @property
+    def task_key(self) -> Path:
+        return self.home / "task.key"
+
+    @property
     def owner_file(self) -> Path:
         return self.home / "owner.json"
 

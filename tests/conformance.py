@@ -43,6 +43,8 @@ from mcp.types import (
 from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from pydantic import BaseModel, Field
 
+from tests import conformance_tasks
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PAUSE = 0.05
 Ctx = Context[Any, Any]
@@ -112,6 +114,7 @@ def register(server: MCPServer[Any]) -> None:
     _add_rounds(server)
     _add_resources(server)
     _add_prompts(server)
+    conformance_tasks.register(server)
 
 
 def _add_content_tools(server: MCPServer[Any]) -> None:

@@ -190,7 +190,7 @@ async def test_status_counts_the_clients() -> None:
         "busy": False,
         "running": [],
         "queued": [],
-            "playing": [],
+        "playing": [],
     }
 
 

@@ -41,6 +41,15 @@ memory costs trainings. "Later than none" counts the studies that it made slower
 
 """
 
+HEAD_GENERATED = """# What memory saves where it is known what it can know
+
+The same as [transfer.md](transfer.md) on tables that are generated: a score is a function of configuration and
+dataset, and noise ([replay_generated.py](../benchmarks/replay_generated.py)). In `shifting` the best setting moves with
+the mean length of histories, in `same` it is in one place for all datasets, and in the control `unrelated` each dataset
+has its own.
+
+"""
+
 
 def summary(runs: Sequence[Run], none: Sequence[Run], budget: int) -> dict[str, Any]:
     """One policy with one arm, beside the same policy without memory on the same cells and seeds."""
@@ -133,7 +142,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.write and not missing:
         name = "transfer-generated.md" if given.generated else "transfer.md"
         again = f"python -m benchmarks.transfer {given.where} --seeds {given.seeds} --policies {given.policies}"
-        (DOCS / name).write_text(f"{HEAD}{text}\nAgain: `{again}`\n", encoding="utf-8")
+        again += f" --trainings {given.trainings} --learned {given.learned}"
+        head = HEAD_GENERATED if given.generated else HEAD
+        (DOCS / name).write_text(f"{head}{text}\nAgain: `{again}`\n", encoding="utf-8")
     print(json.dumps(answer, indent=1) if given.as_json else text)
     return exit_code(missing)
 

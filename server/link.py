@@ -25,7 +25,7 @@ _NAMED_BY = {
     "tools/call": "name", "prompts/get": "name", "resources/read": "uri",
     "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
 }  # fmt: skip
-_READING_TOOLS = ("list_datasets", "get_trial", "get_study", "suggest_trial", "read_memory")
+_READING_TOOLS = ("list_datasets", "get_trial", "get_study", "suggest_trial", "plot_study", "read_memory")
 _SESSION_HEADER = "mcp-session-id"
 _VERSION_HEADER = "mcp-protocol-version"
 _CONNECTION_CLOSED = -32000

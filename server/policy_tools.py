@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context
-from mcp.types import CallToolResult
+from mcp.types import CallToolResult, ImageContent, TextContent
 from pydantic import Field
 
 from server import progress, suggestions
 from server.calls import offset_of, result, runtime_of, told
+from server.dashboard.figure import png
+from server.dashboard.numbers import numbers
 from server.runtime import Runtime
 
 PlayedHere = Literal["playbook", "random", "tpe", "hybrid", "gp"]
@@ -28,8 +31,8 @@ async def run_policy(
 ) -> Annotated[CallToolResult, progress.StudyProgress]:
     """Let a search policy train max_trials more configurations unattended; returns at once and needs no client.
 
-    get_study tells how far it is, cancel_study ends it; your own run_trial calls fit in between. `finish` ends the
-    study afterwards and so reveals the sealed test. Example: run_policy(study_id="s-…", policy="gp", max_trials=20).
+    get_study tells how far it is, cancel_study ends it; run_trial calls of your own fit in between. `finish` ends the
+    study afterwards, which reveals the sealed test.
     """
     runtime = runtime_of(ctx)
     with told():
@@ -58,7 +61,7 @@ async def get_study(
 
 
 async def cancel_study(ctx: Context[Any, Any], study_id: str) -> Annotated[CallToolResult, progress.StudyProgress]:
-    """End the policy that plays a study, and its queued and running trials. The study stays open, nothing is lost."""
+    """End the policy that plays a study, and its queued and running trials. The study stays open."""
     runtime = runtime_of(ctx)
     with told():
         study = runtime.memory.study(study_id)
@@ -72,11 +75,23 @@ async def cancel_study(ctx: Context[Any, Any], study_id: str) -> Annotated[CallT
 async def suggest_trial(
     ctx: Context[Any, Any], study_id: str
 ) -> Annotated[CallToolResult, suggestions.SuggestionAnswer]:
-    """Return what the playbook, TPE, a Gaussian process and memory would try next, with reasons. Trains nothing."""
+    """Return what playbook, TPE, Gaussian process and memory would try next, and why. Trains nothing."""
     runtime = runtime_of(ctx)
     with told():
         study = runtime.memory.study(study_id)
         return result(await anyio.to_thread.run_sync(suggestions.suggestions, runtime.memory, study))
+
+
+async def plot_study(ctx: Context[Any, Any], study_id: str) -> CallToolResult:
+    """Return a picture of a study: best so far with its noise band, learning curves, importance of fields."""
+    runtime = runtime_of(ctx)
+    with told():
+        study = runtime.memory.study(study_id)
+        found = await anyio.to_thread.run_sync(numbers, runtime.memory, study)
+        drawing = await anyio.to_thread.run_sync(png, found)
+    image = ImageContent(type="image", data=base64.b64encode(drawing).decode(), mime_type="image/png")
+    told_so = progress.progress(runtime.memory, study, limit=3).model_dump_json(exclude_none=True)
+    return CallToolResult(content=[image, TextContent(type="text", text=told_so)])
 
 
 async def _wait(ctx: Context[Any, Any], runtime: Runtime, study_id: str, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from memory.noise import Sigma
@@ -99,7 +100,8 @@ def importance(study: Study, history: Sequence[Observation]) -> list[tuple[str, 
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     default = study.space.default()
-    shares = get_param_importances(seen, evaluator=PedAnovaImportanceEvaluator())
+    with warnings.catch_warnings(action="ignore"):  # of fields that few trials varied: their shares are small
+        shares = get_param_importances(seen, evaluator=PedAnovaImportanceEvaluator())
     varied = {
         name: share for name, share in shares.items() if any(one.get(name) != default.get(name) for one in scored)
     }

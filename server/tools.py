@@ -21,7 +21,7 @@ from server.comparing import compared_with
 from server.guardrails import checked
 from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
-from server.policy_tools import cancel_study, get_study, run_policy, suggest_trial
+from server.policy_tools import cancel_study, get_study, plot_study, run_policy, suggest_trial
 from server.reveal import finish_answer
 from server.runtime import Runtime
 from server.summary import summarize
@@ -49,11 +49,15 @@ def register(server: MCPServer[Any]) -> None:
         (run_policy, _WRITE),
         (get_study, _READ),
         (cancel_study, _END),
+        (plot_study, _READ),
         (read_memory, _READ),
         (write_heuristic, _WRITE),
         (finish_study, _END),
     ):
-        server.add_tool(tool, name=tool.__name__.removesuffix("_tool"), description=getdoc(tool), annotations=hints)
+        # A picture beside structured content would not be shown by clients that show the model only that.
+        structured = None if tool is not plot_study else False
+        name = tool.__name__.removesuffix("_tool")
+        server.add_tool(tool, name=name, description=getdoc(tool), annotations=hints, structured_output=structured)
 
 
 async def list_datasets_tool(ctx: Context[Any, Any]) -> Annotated[CallToolResult, answers.DatasetList]:
@@ -203,7 +207,7 @@ def _over_users(runtime: Runtime, trial_id: str, compare_to: str | None) -> answ
 
 
 async def cancel_trial(ctx: Context[Any, Any], trial_id: str) -> Annotated[CallToolResult, answers.TrialStatusAnswer]:
-    """End a queued or running trial; it keeps its books as `cancelled`. A finished trial stays as it is."""
+    """End a queued or running trial; it keeps its books as `cancelled`."""
     runtime = runtime_of(ctx)
     with told():
         if not runtime.memory.trial(trial_id).finished:

@@ -50,7 +50,7 @@ async def get_study(
 ) -> Annotated[CallToolResult, progress.StudyProgress]:
     """Return how far a study is: its configurations, the best first, what runs, and the policy that plays it.
 
-    wait_seconds waits as long as a policy plays. Example: get_study(study_id="s-…", wait_seconds=45).
+    wait_seconds waits as long as a policy plays.
     """
     runtime = runtime_of(ctx)
     with told():

@@ -6,7 +6,6 @@ import difflib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcp.server import MCPServer
@@ -49,7 +48,7 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         yield runtime
 
     guarded = tokens is not None and tokens.required
-    extension = TasksExtension(partial(home_secret, runtime.settings.task_key), [TrialWork(runtime)])
+    extension = TasksExtension(lambda: home_secret(runtime.settings.task_key), [TrialWork(runtime)])
     server = CheckedServer(
         "virtualmle",
         title="VirtualMLE",

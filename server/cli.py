@@ -22,6 +22,7 @@ _LATER = {
     "connect": "server.cli_connect:connect",
     "status": "server.cli_host:status",
     "doctor": "server.cli_host:doctor",
+    "open": "server.cli_host:open_page",
     "drive": "server.drive.cli:drive",
     "data": "server.cli_data:app",
     "trainer": "server.cli_trainer:app",

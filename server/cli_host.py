@@ -38,6 +38,26 @@ def status(home: Home = None, as_json: Json = False) -> None:
         typer.echo(f"{title:<9} {', '.join(ids) or 'none'}")
 
 
+def open_page(
+    study_id: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Default: the newest one.")] = None,
+    home: Home = None,
+    browser: Annotated[bool, typer.Option(help="Open it; else print its address only.")] = True,
+) -> None:
+    """Open the study page of the home's owner, which is started where there is none."""
+    import webbrowser
+
+    import anyio
+
+    from server.home import find_or_start
+
+    owner = anyio.run(find_or_start, load_settings(home))
+    study = f"&study={study_id}" if study_id else ""
+    address = f"{owner.url}/#token={owner.page_token}{study}"
+    typer.echo(address)
+    if browser and not webbrowser.open(address):
+        typer.echo("No browser was found: open the address yourself; it may look, and change nothing.", err=True)
+
+
 def doctor(home: Home = None, as_json: Json = False) -> None:
     """Look at system, home, owner, memory, torch, GPU and extras, and say what to do about each problem."""
     from server.doctor import Finding, examine

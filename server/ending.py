@@ -9,7 +9,8 @@ import time
 import httpx2
 from pydantic import BaseModel
 
-from server.home import STATUS_PATH, STOP_PATH, HomeError, Owner, Status, find_owner, is_running
+from server.home import STATUS_PATH, STOP_PATH, HomeError, Owner, find_owner, is_running
+from server.owner_status import Status
 from server.settings import Settings
 
 _ANSWER_SECONDS = 5.0

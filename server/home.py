@@ -58,6 +58,8 @@ class Owner(BaseModel):
     token: str
     version: str
     started: str
+    page_token: str = ""
+    """Of the study page: it may look, and no more."""
 
     @property
     def url(self) -> str:
@@ -72,18 +74,6 @@ class Owner(BaseModel):
         return f"Owner(pid={self.pid}, url={self.url!r})"
 
     __str__ = __repr__
-
-
-class Status(BaseModel):
-    """What an owner says of itself on its private route. `busy`: it is training or evaluating."""
-
-    version: str
-    clients: int
-    busy: bool
-    running: list[str]
-    queued: list[str]
-    playing: list[str] = []
-    """Studies that a policy plays."""
 
 
 def prepare_home(settings: Settings) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _IDLE_CHECK_SECONDS = 5.0
+PAGE = "page"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_detached(settings: Settings, lock: int) -> None:
     os.set_inheritable(lock, False)
     address = Address()
     with os.fdopen(lock, "ab"), address.listen() as listener:
-        anyio.run(_run, settings, listener, address, Tokens(_private_token()), True)
+        anyio.run(_run, settings, listener, address, Tokens(_private_token(), (_page_token(),)), True)
 
 
 def run_foreground(
@@ -90,12 +91,17 @@ def run_foreground(
 
     The caller holds the home's lock. `say` is called once the owner answers.
     """
-    tokens = Tokens(_private_token(), listed, required=bool(listed))
+    tokens = Tokens(_private_token(), (*listed, _page_token()), required=bool(listed))
     anyio.run(_run, settings, listener, address, tokens, False, say, fixtures)
 
 
 def _private_token() -> Token:
     return Token(secrets.token_urlsafe(32), "owner")
+
+
+def _page_token() -> Token:
+    """Goes into the address of a page, which browsers remember, so it may only look."""
+    return Token(secrets.token_urlsafe(32), PAGE, "read")
 
 
 async def _run(
@@ -186,6 +192,7 @@ def _describe(listener: socket.socket, address: Address, tokens: Tokens) -> Owne
         port=listener.getsockname()[1],
         token=tokens.private.value,
         version=installed_version(),
+        page_token=next(token.value for token in tokens.listed if token.name == PAGE),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

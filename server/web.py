@@ -25,6 +25,7 @@ from memory.pack import Imported, read_pack
 from server import takehome
 from server.app import create_app
 from server.auth import CHALLENGE, Tokens, bearer
+from server.dashboard.routes import add_page
 from server.executors.base import ExecutorError
 from server.home import (
     CREDIT_PATH,
@@ -35,10 +36,10 @@ from server.home import (
     RECOMMEND_PATH,
     STATUS_PATH,
     STOP_PATH,
-    Status,
 )
 from server.httplog import Logged
 from server.metering import CONTENT_TYPE, Meter
+from server.owner_status import Status
 from server.runtime import Runtime
 from server.settings import Settings
 from server.takehome import ExportRequest, RecommendRequest, TakeHomeRefused
@@ -84,12 +85,14 @@ def build_web(
     meter = Meter(partial(_gauges, runtime, activity))
     server.on_call = meter.called
     _add_metrics(server, meter, tokens)
+    admitted = allowed(runtime.settings, hosts)
+    add_page(server, runtime, tokens, admitted)
     _add_private_routes(server, runtime, tokens, activity)
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         json_response=False,
         stateless_http=False,
-        transport_security=allowed(runtime.settings, hosts),
+        transport_security=admitted,
     )
     most = int(runtime.settings.max_request_mb * 2**20)
     return Logged(_Watched(app, tokens, activity), MCP_PATH, most, meter.requested)

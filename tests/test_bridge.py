@@ -16,8 +16,9 @@ from mcp import Client
 from mcp_types import PROTOCOL_VERSION_META_KEY
 
 from server.ending import stop_owner
-from server.home import OWNER_ENDED, STATUS_PATH, Status, find_owner, open_http
+from server.home import OWNER_ENDED, STATUS_PATH, find_owner, open_http
 from server.link import VERSION_KEY, Message
+from server.owner_status import Status
 from server.settings import Settings
 from tests.owners import (
     CLONE,

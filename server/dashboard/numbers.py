@@ -9,6 +9,7 @@ from memory.records import Study, Trial
 from memory.store import Memory
 from server import studies
 from server.drive.picture import Series, series
+from server.policies.base import Observation
 from server.summary import importance, observed
 from server.views import earlier_groups
 
@@ -43,10 +44,19 @@ def numbers(memory: Memory, study: Study) -> StudyNumbers:
     sigma = studies.noise_of(study, trials, earlier_groups(memory, study))
     title = f"{study.backbone} on {study.dataset}"
     return StudyNumbers(
-        series(history, sigma, study.metric, title),
-        tuple(_curves(memory, study, trials)),
-        tuple(importance(study, history)),
+        series(history, sigma, study.metric, title), tuple(_curves(memory, study, trials)), _shares(study, history)
     )
+
+
+_known_shares: dict[str, tuple[int, tuple[tuple[str, float], ...]]] = {}
+"""By study: of so many trainings. A page that is open asks every few seconds."""
+
+
+def _shares(study: Study, history: Sequence[Observation]) -> tuple[tuple[str, float], ...]:
+    known = _known_shares.get(study.study_id)
+    if known is None or known[0] != len(history):
+        known = _known_shares[study.study_id] = len(history), tuple(importance(study, history))
+    return known[1]
 
 
 def _curves(memory: Memory, study: Study, trials: Sequence[Trial]) -> list[Curve]:

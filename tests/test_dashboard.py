@@ -1,16 +1,23 @@
 """server.dashboard: the numbers of a study's pictures, and the picture in the chat."""
 
 import base64
+import hashlib
+import re
 import struct
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from mcp.types import ImageContent
 
+from server.auth import Token, Tokens
 from server.dashboard import figure
 from server.dashboard.numbers import numbers
+from server.web import Activity, build_web
 from tests.test_server_tools import Desk, desk
 
 pytestmark = pytest.mark.anyio
@@ -75,3 +82,72 @@ async def test_a_server_without_matplotlib_says_what_to_install(
 def test_roles_have_colours_of_their_own() -> None:
     colours: list[Any] = [colour for colour, _, _ in figure.ROLES.values()]
     assert len(set(colours)) == len(colours)
+
+
+@asynccontextmanager
+async def page(home: Path, required: bool = True) -> AsyncIterator[tuple[Desk, httpx2.AsyncClient]]:
+    """The owner's HTTP app over a home, as a browser on this machine sees it."""
+    tokens = Tokens(Token("private", "owner"), (Token("looks", "page", "read"),), required)
+    async with desk(home) as at:
+        app = build_web(at.runtime, tokens, Activity(), ())
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1:8000", trust_env=False
+        ) as http:
+            yield at, http
+
+
+LOOKS = {"authorization": "Bearer looks"}
+
+
+async def test_the_page_holds_no_data_and_may_run_nothing_but_its_own_script(tmp_path: Path) -> None:
+    async with page(tmp_path) as (at, http):
+        study = await played(at, 1)
+        found = await http.get("/")
+        assert found.status_code == 200
+        assert study not in found.text
+        policy = found.headers["content-security-policy"]
+        for tag in ("script", "style"):
+            (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", found.text, re.DOTALL)
+            digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"{tag}-src 'sha256-{digest}'" in policy
+        assert "default-src 'none'" in policy
+        assert "http://" not in found.text.replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in found.text
+        assert "innerHTML" not in found.text
+
+
+async def test_the_data_want_a_token_and_a_host_that_is_admitted(tmp_path: Path) -> None:
+    async with page(tmp_path) as (at, http):
+        study = await played(at, 2)
+        for path in ("/page/studies", f"/page/studies/{study}"):
+            assert (await http.get(path)).status_code == 401
+            assert (await http.get(path, headers={**LOOKS, "host": "evil.example"})).status_code == 421
+        (line,) = (await http.get("/page/studies", headers=LOOKS)).json()
+        assert (line["study_id"], line["trainings"]) == (study, len(at.runtime.memory.trials(study)))
+        missing = await http.get("/page/studies/s-none", headers=LOOKS)
+        assert (missing.status_code, "s-none" in missing.json()["error"]) == (404, True)
+
+
+async def test_a_study_is_told_whole_and_its_test_only_once_it_is_finished(tmp_path: Path) -> None:
+    async with page(tmp_path, required=False) as (at, http):
+        study = await played(at, 3)
+        note = "Less <b>dropout</b> helps."
+        await at.call("write_heuristic", study_id=study, kind="heuristic", text=note)
+        found = (await http.get(f"/page/studies/{study}")).json()
+        assert [line["number"] for line in found["table"]] == [
+            line["number"] for line in (await at.call("get_study", study_id=study, limit=50))["table"]
+        ]
+        assert len(found["trials"]) == found["trainings"] == len(found["numbers"]["series"]["points"])
+        assert found["ending"] is None
+        assert note in [one["text"] for one in found["notes"]]
+        await at.call("finish_study", study_id=study)
+        ended = (await http.get(f"/page/studies/{study}")).json()
+        assert "sealed test" in ended["ending"]
+        assert ended["status"] == "finished"
+
+
+async def test_the_page_token_may_look_and_not_train(tmp_path: Path) -> None:
+    tokens = Tokens(Token("private", "owner"), (Token("looks", "page", "read"),))
+    found = await tokens.verify_token("looks")
+    assert found is not None
+    assert found.scopes == ["read"]

@@ -19,12 +19,14 @@ from rich.console import Console
 from server import cli
 from server.answers import NoteLine, Previous
 from server.app import create_app
+from server.drive.desk import Desk
 from server.drive.live import LiveTable
 from server.drive.loop import Drive, play
 from server.drive.plan import WITHHOLD, Plan, PlanError, PolicyName, fixed_fields, limits_of
 from server.drive.remote import connect_url
 from server.drive.run import Connect, DriveFailed, run_drive
 from server.executors.stub import StubExecutor, curve
+from server.policies.base import Proposal
 from server.reach import RemoteError, read_token
 from server.runtime import open_runtime
 from server.settings import Settings
@@ -502,3 +504,31 @@ def test_a_drive_of_one_trial_trains_the_default_alone(tmp_path: Path) -> None:
     server = FakeServer()
     server.previous = Previous(study_id="s-0", changes={"learning_rate": 0.002})
     assert len(driven(server, tmp_path, trials=1)["trials"]) == 1
+
+
+@pytest.mark.anyio
+async def test_a_drive_that_was_interrupted_is_resumed_with_its_own_options(tmp_path: Path) -> None:
+    def train(trial: TrialSpec) -> Any:
+        return curve(trial, best=float(by_learning_rate(trial.config, trial.seed)))
+
+    async with open_runtime(Settings(home=tmp_path / "home"), StubExecutor(train)) as runtime:
+        plans = [Plan(trials=6, seed=3, fixed={"num_blocks": 2}, policy="random"), Plan(trials=2)]
+        async with Client(create_app(runtime)) as client:
+            whole = Drive(plans[0], LiveTable(Console(file=io.StringIO())), tmp_path / "whole")
+            await play(whole, client, tmp_path)
+            cut = Drive(plans[0], LiveTable(Console(file=io.StringIO())), tmp_path / "cut")
+            cut.desk = Desk(client, lambda done, most: None, 45.0)
+            study = (await cut.desk.start(plans[0].study_arguments())).study_id
+            await cut.desk.run(Proposal({}))
+            asked = Plan(policy="random", resume=study)
+            again = Drive(asked, LiveTable(Console(file=io.StringIO())), tmp_path / "again")
+            await play(again, client, tmp_path)
+            assert again.failure is None
+            assert (again.plan.seed, again.plan.trials, again.plan.fixed) == (3, 6, {"num_blocks": 2})
+            assert f"--resume {study}" in again.plan.command()
+            assert again.desk_open.finish is not None
+            assert len({trial.number for trial in again.desk_open.trials.values()}) == 6
+            done = Drive(asked, LiveTable(Console(file=io.StringIO())), tmp_path / "done")
+            await play(done, client, tmp_path)
+            assert done.failure is not None
+            assert "is finished, and its test revealed" in done.failure

@@ -10,7 +10,8 @@ import pytest
 
 from server.drive import dialogue
 from server.drive.dialogue import ModelFailed, open_dialogue
-from server.drive.plan import ModelPlan, Plan, Provider
+from server.drive.plan import ModelPlan, Plan, PlanError, Provider
+from server.drive.prices import price_of
 from server.drive.run import DriveFailed, run_drive
 from tests.fake_endpoint import Endpoint, Reply, serving
 from tests.fake_server import FakeServer
@@ -102,7 +103,7 @@ class Played:
 def play(
     provider: Provider, replies: list[Reply], folder: Path, server: FakeServer | None = None, **more: Any
 ) -> Played:
-    given = {"trials": 3, "budget_seconds": None}
+    given = {"trials": 3, "budget_seconds": None, "memory": "on", "reflection": True}
     plan_values = {name: more.pop(name) for name in list(more) if name in given}
     server = server or FakeServer()
     with serving(replies) as endpoint:
@@ -317,3 +318,87 @@ def test_a_key_file_holds_one_key(provider: Provider, tmp_path: Path) -> None:
         open_dialogue(ModelPlan("m", provider, key_file=file))
     with pytest.raises(ModelFailed, match="cannot be read: No such file"):
         open_dialogue(ModelPlan("m", provider, key_file=tmp_path / "none"))
+
+
+def opening_of(played: Played, request: int) -> str:
+    """What the model was told when its context began."""
+    message = next(one for one in played.endpoint.requests[request]["messages"] if one["role"] == "user")
+    content = message["content"]
+    return content if isinstance(content, str) else content[0]["text"]
+
+
+def test_a_context_that_is_full_begins_anew_with_older_trials_as_a_table(provider: Provider, tmp_path: Path) -> None:
+    steps: list[Call] = [
+        ("run_trial", {"study_id": "s-1", "changes": {"dropout": round(0.1 * n, 1)}, "hypothesis": f"step {n}"})
+        for n in range(1, 7)
+    ]
+    replies = [REPLIES[provider](step) for step in steps]
+    played = play(provider, [*replies, REPLIES[provider](FINISH)], tmp_path, trials=9, max_context=50)
+    sizes = [len(request["messages"]) for request in played.endpoint.requests]
+    assert max(sizes) <= 3
+    told = opening_of(played, 6)
+    assert "Older trainings, a line each:" in told
+    assert '{"trial_id": "t-1"' in told
+    assert told.count('"curve"') <= 5
+    assert "Your last calls were answered with:" in told
+    assert played.server.finishes == 1
+
+
+def test_without_memory_and_reflection_a_model_is_told_and_offered_none_of_it(
+    provider: Provider, tmp_path: Path
+) -> None:
+    played = play(provider, [REPLIES[provider](FINISH)], tmp_path, memory="off", reflection=False)
+    request = played.endpoint.requests[0]
+    names = {tool.get("name") or tool["function"]["name"] for tool in request["tools"]}
+    assert names == {"run_trial", "get_trial", "cancel_trial", "finish_study"}
+    assert '"memory"' not in opening_of(played, 0)
+
+
+def test_a_budget_in_dollars_ends_the_work_and_the_report_says_what_it_cost(provider: Provider, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("m: {read: 1000, written: 10000}\n")
+    look: Call = ("read_memory", {"study_id": "s-1"})
+    played = play(provider, [REPLIES[provider](look)], tmp_path / "report", max_cost=0.3, prices=prices)
+    assert len(played.endpoint.requests) == 2  # 90 read and 10 written: $0.19 a turn
+    assert "The budget of $0.3 ended the model's work." in played.page
+    assert "The model read 180 tokens and wrote 20, about $0.38." in played.page
+
+
+def test_a_price_is_that_of_the_longest_name() -> None:
+    mini, large = price_of("gpt-5-mini-2025"), price_of("gpt-5-2025")
+    assert mini is not None
+    assert large is not None
+    assert mini.read < large.read
+    assert price_of("llama") is None
+
+
+@pytest.mark.parametrize("text", ["m: 3", "- m", "{"])
+def test_a_file_that_lists_no_prices_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    with pytest.raises(PlanError, match=r"p\.yaml is no list of"):
+        price_of("m", file)
+
+
+def test_a_transcript_is_replayed_as_the_model_that_it_was(provider: Provider, tmp_path: Path) -> None:
+    other: Call = ("run_trial", {"study_id": "s-1", "changes": {"dropout": 0.3}, "parent": "t-1"})
+    note: Call = ("write_heuristic", {"study_id": "s-1", "kind": "reflection", "text": "So.", "evidence": ["t-2"]})
+    replies = [REPLIES[provider](TRIAL, text="Faster."), REPLIES[provider](other), REPLIES[provider](note)]
+    first = play(provider, [*replies, REPLIES[provider](FINISH)], tmp_path / "first", trials=4)
+    transcript = tmp_path / "first" / "transcript.jsonl"
+    text = transcript.read_text().replace("t-1", "t-old1").replace("t-2", "t-old2").replace("s-1", "s-old")
+    transcript.write_text(text)
+    plan = Plan(policy="llm", model=ModelPlan("replay", "replay", replay=transcript), trials=4)
+    server = FakeServer()
+    assert run_drive(plan, server.connect, tmp_path, tmp_path / "again", False) == 0
+    again = json.loads((tmp_path / "again" / "report.json").read_text())
+    for name in ("trials", "heuristics", "best"):
+        assert again[name] == first.report[name]
+
+
+def test_what_is_no_transcript_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    for content in ("{", '{"role": "user", "text": "hi"}\n'):
+        file.write_text(content)
+        with pytest.raises(ModelFailed, match=r"t\.jsonl is no transcript\.jsonl of a drive"):
+            open_dialogue(ModelPlan("replay", "replay", replay=file))

@@ -36,7 +36,7 @@ class AnthropicDialogue(Dialogue):
         self._tools: list[dict[str, Any]] = []
 
     def begin(self, system: str, tools: Sequence[ToolSpec]) -> None:
-        self._system = system
+        self._messages, self._system = [], system
         self._tools = [
             {"name": tool.name, "description": tool.description, "input_schema": tool.schema} for tool in tools
         ]
@@ -54,8 +54,8 @@ class AnthropicDialogue(Dialogue):
             self._messages.append({"role": "assistant", "content": blocks})
         text = "\n".join(str(block["text"]) for block in blocks if block["type"] == "text")
         calls = tuple(_call(block) for block in blocks if block["type"] == "tool_use")
-        tokens = message.usage.input_tokens + message.usage.output_tokens
-        return Turn(text, calls, tokens, message.stop_reason == "max_tokens")
+        read = message.usage.input_tokens
+        return Turn(text, calls, read + message.usage.output_tokens, message.stop_reason == "max_tokens", read)
 
     async def _create(self) -> anthropic.types.Message:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -73,11 +74,21 @@ def drive(
     key_file: Annotated[Path | None, typer.Option(metavar="F", help="llm: the key; else from the environment.")] = None,
     max_turns: Annotated[int, typer.Option(min=1, help="llm: answers of the model.")] = 60,
     max_tokens: Annotated[int, typer.Option(min=1, help="llm: tokens read and written.")] = 400_000,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="llm: US dollars.")] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="F", help="llm: YAML of models' prices.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="F", help="llm: a transcript.jsonl that says what was said then.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Go on with a study that is open; its own options count.")
+    ] = None,
 ) -> None:
     """Tune a dataset: the reference engineer. Ends with the path of its report."""
-    engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens)
-    if policy == "llm" and (memory != "on" or not reflection):
-        raise typer.BadParameter("--memory and --no-reflection are for the policies that need no model.")
+    engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens, replay)
+    if engineer is not None:
+        engineer = _priced(engineer, max_cost, prices)
+    if policy == "llm" and memory not in ("on", "off"):
+        raise typer.BadParameter("A model reads memory, or --memory off; placebos are for the policies without one.")
     if token_file is not None and url is None:
         raise typer.BadParameter("--token-file belongs to --url.")
     if url is None:
@@ -85,7 +96,7 @@ def drive(
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
         filter_seen, engineer, url, early_stop, _told(limits_of, guardrail), memory, reflection,
-        withhold,
+        withhold, resume=resume,
     )  # fmt: skip
     from server.drive.run import run_drive
 
@@ -99,6 +110,16 @@ def drive(
         return connect_home(home)
 
     raise typer.Exit(run_drive(plan, connect, load_settings(home).reports, report, as_json))
+
+
+def _priced(model: ModelPlan, max_cost: float | None, prices: Path | None) -> ModelPlan:
+    """With its budget in dollars, which needs a price."""
+    from server.drive.prices import price_of
+
+    price = _told(lambda _: price_of(model.model, prices), None)
+    if max_cost is not None and price is None:
+        raise typer.BadParameter(f"--max-cost needs the price of {model.model!r}: give --prices F.")
+    return replace(model, max_cost=max_cost, prices=prices)
 
 
 def _check_backbone(name: str, trainers_dir: Path) -> None:
@@ -118,13 +139,15 @@ def _told(read: Callable[[list[str]], Told], settings: list[str] | None) -> Told
 
 def _model(
     policy: PolicyName, model: str | None, provider: Provider | None, base_url: str | None, key_file: Path | None,
-    max_turns: int, max_tokens: int,
+    max_turns: int, max_tokens: int, replay: Path | None,
 ) -> ModelPlan | None:  # fmt: skip
     """The model of `--policy llm`."""
     if policy != "llm":
-        if model or provider or base_url or key_file:
-            raise typer.BadParameter("--model, --provider, --base-url and --key-file belong to --policy llm.")
+        if model or provider or base_url or key_file or replay:
+            raise typer.BadParameter("--model, --provider, --base-url, --key-file and --replay belong to --policy llm.")
         return None
+    if replay is not None:
+        return ModelPlan(model or "replay", "replay", max_turns=max_turns, max_tokens=max_tokens, replay=replay)
     if model is None:
         raise typer.BadParameter("--policy llm needs --model, for example --model claude-sonnet-4-5.")
     return ModelPlan(model, provider or provider_of(model, base_url), base_url, key_file, max_turns, max_tokens)

@@ -57,7 +57,7 @@ class Desk:
         self._space: Space | None = None
         self._elsewhere: tuple[Elsewhere, ...] = ()
         self._on_progress = on_progress
-        self._wait = wait_seconds
+        self.wait_seconds = wait_seconds
 
     @property
     def opened(self) -> bool:
@@ -191,7 +191,7 @@ class Desk:
 
     async def _to_the_end(self, answer: TrialAnswer) -> TrialAnswer:
         while answer.status in UNFINISHED:
-            answer = await self._ask_trial("get_trial", {"trial_id": answer.trial_id}, self._wait)
+            answer = await self._ask_trial("get_trial", {"trial_id": answer.trial_id}, self.wait_seconds)
         return answer
 
     def _keep(self, answer: TrialAnswer) -> None:
@@ -238,7 +238,7 @@ class Desk:
 
     async def end(self, summary: str | None = None) -> FinishAnswer:
         """Finish the study and wait for the sealed test."""
-        arguments: dict[str, Any] = {"study_id": self.study.study_id, "wait_seconds": self._wait}
+        arguments: dict[str, Any] = {"study_id": self.study.study_id, "wait_seconds": self.wait_seconds}
         told = {"summary": summary} if summary else {}
         answer = await self.ask("finish_study", {**arguments, **told}, FinishAnswer)
         while answer.status == "running":

@@ -15,6 +15,7 @@ from server.drive.plan import ModelPlan
 PROVIDERS = {
     "anthropic": "server.drive.anthropic_api:AnthropicDialogue",
     "openai": "server.drive.openai_api:OpenAIDialogue",
+    "replay": "server.drive.replayed:ReplayedDialogue",
 }
 KEYS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 _SECRET = re.compile(r"\bsk-[\w*.-]+")
@@ -54,23 +55,24 @@ class ToolOutcome:
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer of the model. `cut` says that it ran into the length of an answer."""
+    """One answer of the model. `cut`: it ran into the length of an answer. `read` of its `tokens` were read."""
 
     text: str
     calls: tuple[ToolCall, ...]
     tokens: int
     cut: bool = False
+    read: int = 0
 
 
 class Dialogue(ABC):
-    """Keeps the messages in the provider's own form. Open with `async with`, then `begin` once, then `turn`."""
+    """Keeps the messages in the provider's own form. Open with `async with`, then `begin`, then many a `turn`."""
 
     @abstractmethod
     def __init__(self, plan: ModelPlan, key: str | None) -> None: ...
 
     @abstractmethod
     def begin(self, system: str, tools: Sequence[ToolSpec]) -> None:
-        """What the model is told once."""
+        """A new dialogue: what the model is told at its start. Nothing that was said before is kept."""
 
     @abstractmethod
     async def turn(self, said: str | None, outcomes: Sequence[ToolOutcome]) -> Turn:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prompts import render
+from server.drive.context import opening
 from server.drive.desk import Desk, Refused, text_of
 from server.drive.dialogue import Dialogue, ToolCall, ToolOutcome, ToolSpec, Turn
 from server.drive.loop import Drive
+from server.drive.prices import Price, price_of
 from server.policies.base import Proposal
 
-WITHHELD = ("start_study", "list_datasets")
-"""The study is given: a model must not open others on the way."""
+WITHHELD = ("start_study", "list_datasets", "run_policy", "cancel_study", "plot_study")
+"""The study is given, and the model plays it itself: it must not open others, or let a policy play."""
 ANSWER_CHARACTERS = 24_000
 """A tool's answer is cut beyond this: contexts are finite."""
 NUDGES = 2
@@ -38,39 +41,85 @@ async def play_model(drive: Drive, dialogue: Dialogue) -> None:
     plan = drive.plan.model
     assert plan is not None
     assert drive.folder is not None
-    transcript = Transcript(drive.folder)
-    tools = await _tools(drive.desk_open)
-    system, said = _system(drive), _opening(drive)
+    transcript, spent = Transcript(drive.folder), Spent(price_of(plan.model, plan.prices))
+    withheld = [*WITHHELD, *([] if drive.plan.memory == "on" else ["read_memory"])]
+    withheld += [] if drive.plan.reflection else ["write_heuristic"]
+    tools = [tool for tool in await _tools(drive.desk_open) if tool.name not in withheld]
+    system, remembers = _system(drive), drive.plan.memory == "on"
+    said: str | None = opening(drive.desk_open, memory=remembers)
     dialogue.begin(system, tools)
     transcript.add("system", text=system, model=plan.model, tools=[tool.name for tool in tools])
     outcomes: list[ToolOutcome] = []
-    tokens, nudges = 0, 0
-    for _ in range(plan.max_turns):
-        if said:
-            transcript.add("user", text=said)
-        turn = await dialogue.turn(said, outcomes)
-        tokens += turn.tokens
-        transcript.add("assistant", text=turn.text, calls=[vars(call) for call in turn.calls], tokens=turn.tokens)
-        outcomes = [await _performed(drive, call, turn, tools, transcript) for call in turn.calls]
-        if drive.desk_open.finish is not None:
-            return
-        if drive.spent():
-            return drive.remark("The time budget ended the model's work.")
-        if tokens >= plan.max_tokens:
-            return drive.remark(f"The token budget of {plan.max_tokens:,} ended the model's work.")
-        nudges = 0 if turn.calls else nudges + 1
-        if nudges >= NUDGES:
-            return drive.remark("The model stopped before it finished the study.")
-        said = None if turn.calls else "Go on with a tool call: run_trial while trials are left, else finish_study."
-    drive.remark(f"The budget of {plan.max_turns} turns ended the model's work.")
+    nudges = 0
+    try:
+        for _ in range(plan.max_turns):
+            if said:
+                transcript.add("user", text=said)
+            turn = await dialogue.turn(said, outcomes)
+            spent.add(turn)
+            calls = [vars(call) for call in turn.calls]
+            transcript.add("assistant", text=turn.text, calls=calls, tokens=turn.tokens)
+            outcomes = [await _performed(drive, call, turn, tools, transcript) for call in turn.calls]
+            if drive.desk_open.finish is not None:
+                return None
+            if ended := _ended(drive, spent):
+                return drive.remark(ended)
+            nudges = 0 if turn.calls else nudges + 1
+            if nudges >= NUDGES:
+                return drive.remark("The model stopped before it finished the study.")
+            said = None if turn.calls else "Go on with a tool call: run_trial while trials are left, else finish_study."
+            if turn.calls and turn.read > plan.max_context:
+                said = opening(drive.desk_open, [outcome.text for outcome in outcomes], remembers)
+                outcomes = []
+                dialogue.begin(system, tools)
+        return drive.remark(f"The budget of {plan.max_turns} turns ended the model's work.")
+    finally:
+        drive.remark(spent.words())
+
+
+@dataclass
+class Spent:
+    """What the model cost so far."""
+
+    price: Price | None
+    read: int = 0
+    written: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.read + self.written
+
+    @property
+    def dollars(self) -> float:
+        return self.price.of(self.read, self.written) if self.price else 0.0
+
+    def add(self, turn: Turn) -> None:
+        self.read += turn.read
+        self.written += turn.tokens - turn.read
+
+    def words(self) -> str:
+        """In one sentence, with dollars where there is a price."""
+        cost = f", about ${self.dollars:.2f}" if self.price else ""
+        return f"The model read {self.read:,} tokens and wrote {self.written:,}{cost}."
+
+
+def _ended(drive: Drive, spent: Spent) -> str | None:
+    """Which budget is gone, if one is."""
+    plan = drive.plan.model
+    assert plan is not None
+    if drive.spent():
+        return "The time budget ended the model's work."
+    if spent.tokens >= plan.max_tokens:
+        return f"The token budget of {plan.max_tokens:,} ended the model's work."
+    if plan.max_cost is not None and spent.dollars >= plan.max_cost:
+        return f"The budget of ${plan.max_cost:g} ended the model's work."
+    return None
 
 
 async def _tools(desk: Desk) -> list[ToolSpec]:
     """The server's tools as a model is told of them."""
     found = (await desk.client.list_tools()).tools
-    return [
-        ToolSpec(tool.name, tool.description or "", tool.input_schema) for tool in found if tool.name not in WITHHELD
-    ]
+    return [ToolSpec(tool.name, tool.description or "", tool.input_schema) for tool in found]
 
 
 def _system(drive: Drive) -> str:
@@ -82,18 +131,6 @@ def _system(drive: Drive) -> str:
         backbone=study.brief.backbone,
         metric=study.brief.metric,
         trials=drive.plan.trials,
-    )
-
-
-def _opening(drive: Drive) -> str:
-    """The first thing said: the brief and what is already trained, as data."""
-    desk = drive.desk_open
-    done = [answer.model_dump(mode="json", exclude_none=True) for answer in desk.trials.values()]
-    facts = {"study_id": desk.study.study_id, "brief": desk.study.brief.model_dump(mode="json", exclude_none=True)}
-    return (
-        "The study is open and its default is trained. The brief, as JSON:\n"
-        f"{json.dumps(facts, ensure_ascii=False)}\nThe trainings so far:\n{json.dumps(done, ensure_ascii=False)}\n"
-        "Go on with step 4."
     )
 
 

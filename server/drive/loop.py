@@ -147,13 +147,17 @@ async def _leave(drive: Drive) -> None:
 async def _tune(drive: Drive, reports: Path) -> None:
     desk, plan = drive.desk_open, drive.plan
     player = load(plan.policy) if plan.model is None else open_dialogue(plan.model)
-    study = await desk.start(plan.study_arguments())
+    if plan.resume is not None:
+        await _take_up(drive, plan.resume)
+    study = desk.study if desk.opened else await desk.start(plan.study_arguments())
+    plan = drive.plan
     drive.folder = drive.folder or reports / study.study_id
     drive.view.opened(study, plan)
     if isinstance(player, Dialogue):
         from server.drive.engineer import play_model
 
-        await _default(drive)
+        if not desk.trials:
+            await _default(drive)
         async with player:
             await play_model(drive, player)
     else:
@@ -162,6 +166,19 @@ async def _tune(drive: Drive, reports: Path) -> None:
         learns = plan.memory == "on" and not isinstance(player, Dialogue) and player.reflects
         await finish(drive, learns)
     drive.written = await desk.notes()
+
+
+async def _take_up(drive: Drive, study_id: str) -> None:
+    """Goes on with a study as it was asked for; what was in training when its drive ended is begun again first."""
+    from server.drive.again import plan_of
+
+    desk, asked = drive.desk_open, drive.plan
+    study = await desk.reopen(study_id)
+    if study.finished:
+        raise Refused(f"Study {study_id!r} is finished, and its test revealed; there is nothing to go on with.")
+    kept = {"policy": asked.policy, "model": asked.model, "url": asked.url, "memory": asked.memory}
+    drive.plan = replace(plan_of(study), resume=study_id, reflection=asked.reflection, **kept)
+    desk.wait_seconds = asked.wait_seconds
 
 
 async def _default(drive: Drive) -> None:

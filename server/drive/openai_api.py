@@ -61,9 +61,8 @@ class OpenAIDialogue(Dialogue):
         calls = tuple(_call(call.model_dump()) for call in choice.message.tool_calls or ())
         self._remember(choice.message.content, calls)
         used = completion.usage
-        return Turn(
-            choice.message.content or "", calls, used.total_tokens if used else 0, choice.finish_reason == "length"
-        )
+        total, read = (used.total_tokens, used.prompt_tokens) if used else (0, 0)
+        return Turn(choice.message.content or "", calls, total, choice.finish_reason == "length", read)
 
     def _remember(self, text: str | None, calls: Sequence[ToolCall]) -> None:
         """The answer as history. Arguments that were no JSON go back as an empty object: servers refuse them."""

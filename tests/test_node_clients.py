@@ -7,11 +7,15 @@ import json
 import os
 import re
 import subprocess
+import sys
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client, StdioServerParameters
 
 from tests.owners import CLONE, command, end_owners, environment, owner_of
 from tests.test_http import foreground
@@ -24,6 +28,11 @@ pytestmark = [
     pytest.mark.node,
     pytest.mark.skipif(not NODE.exists(), reason="VIRTUALMLE_NODE_MODULES names no node_modules with Node.js"),
 ]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -95,3 +104,35 @@ def test_a_typescript_client_leaves_a_policy_playing_and_finds_the_study_finishe
     found = client(began["study_id"])
     assert (found["status"], found["policy"]["status"]) == ("finished", "done")
     assert found["configurations"] == 2
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The bundle, made and unpacked elsewhere."""
+    if MODULES.parent != CLONE / ".node":
+        pytest.skip("make bundle uses the node_modules of this clone")
+    made = subprocess.run(["make", "bundle"], cwd=CLONE, capture_output=True, text=True, timeout=120)
+    assert "Manifest schema validation passes" in made.stdout, made.stderr
+    with zipfile.ZipFile(CLONE / "build" / "virtualmle.mcpb") as packed:
+        packed.extractall(tmp_path / "elsewhere")
+    return tmp_path / "elsewhere"
+
+
+@pytest.mark.anyio
+async def test_a_bundle_that_is_unpacked_elsewhere_bridges_with_its_own_files(
+    home: Path, tmp_path: Path, bundle: Path
+) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["version"] == tomllib.loads((CLONE / "pyproject.toml").read_text())["project"]["version"]
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ann-token ann\n")
+    with foreground(home, "--token-file", tokens):
+        told = {
+            "VIRTUALMLE_URL": f"{owner_of(home).url}/mcp",
+            "VIRTUALMLE_TOKEN": "ann-token",
+            "PATH": os.environ["PATH"],
+        }
+        entry = StdioServerParameters(command=sys.executable, args=[str(bundle / "main.py")], env=told)
+        async with Client(entry) as client:
+            assert "run_trial" in {tool.name for tool in (await client.list_tools()).tools}
+            assert not (await client.call_tool("list_datasets", {})).is_error

@@ -87,14 +87,14 @@ class Connection:
             self._database.execute("CHECKPOINT home")
 
     @contextmanager
-    def read(self) -> Generator[Cursor]:
+    def read(self, begin: str = "") -> Generator[Cursor]:
         """A cursor for one call's queries."""
         with self._lock, self._mapped():
             if self._closed:
                 raise MemoryFault(f"Memory at {self.path} is closed.")
             cursor = self._database.cursor()
             try:
-                cursor.execute("USE home")
+                cursor.execute(f"USE home; {begin}")
                 yield Cursor(cursor)
             finally:
                 cursor.close()
@@ -102,8 +102,7 @@ class Connection:
     @contextmanager
     def write(self) -> Generator[Cursor]:
         """A cursor in one transaction: committed at the end of the block, rolled back by any error in it."""
-        with self.read() as cursor:
-            cursor.run("BEGIN")
+        with self.read("BEGIN") as cursor:
             try:
                 yield cursor
                 cursor.run("COMMIT")

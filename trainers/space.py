@@ -104,17 +104,18 @@ class Space(BaseModel):
         them has negatives to count.
         """
         without = frozenset[str]() if leave_out is None else self._governed[leave_out]
-        return self._digest(self.canonical(config), without)
+        return self._digest(_parts(self.canonical(config)), without)
 
     def rests(self, config: Mapping[str, Value]) -> dict[str, str]:
         """`hash` with each field left out that has an effect in `config`, by field."""
-        canonical = self.canonical(config)
+        parts = _parts(self.canonical(config))
         active = [field.name for field in self.fields if self.active(field, config)]
-        return {name: self._digest(canonical, self._governed[name]) for name in active}
+        return {name: self._digest(parts, self._governed[name]) for name in active}
 
-    def _digest(self, canonical: Mapping[str, Value], without: frozenset[str]) -> str:
-        kept = {name: value for name, value in canonical.items() if name not in without}
-        text = json.dumps([self.backbone, kept], sort_keys=True, separators=(",", ":"))
+    def _digest(self, parts: Mapping[str, str], without: frozenset[str]) -> str:
+        """Of the JSON text of the backbone and an object of `parts`."""
+        kept = ",".join(part for name, part in parts.items() if name not in without)
+        text = f"[{json.dumps(self.backbone)},{{{kept}}}]"
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property
@@ -131,3 +132,8 @@ class Space(BaseModel):
                 names |= more
             found[field.name] = frozenset(names)
         return found
+
+
+def _parts(config: Mapping[str, Value]) -> dict[str, str]:
+    """The members of `config` as JSON text, in the order of their names."""
+    return {name: f"{json.dumps(name)}:{json.dumps(config[name])}" for name in sorted(config)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -86,15 +86,19 @@ class Connection:
         with self._lock, self._mapped():
             self._database.execute("CHECKPOINT home")
 
-    @contextmanager
-    def read(self, begin: str = "") -> Generator[Cursor]:
+    def read(self) -> AbstractContextManager[Cursor]:
         """A cursor for one call's queries."""
+        return self._opened("USE home")
+
+    @contextmanager
+    def _opened(self, first: str) -> Generator[Cursor]:
+        """A cursor that begins with the statements `first`."""
         with self._lock, self._mapped():
             if self._closed:
                 raise MemoryFault(f"Memory at {self.path} is closed.")
             cursor = self._database.cursor()
             try:
-                cursor.execute(f"USE home; {begin}")
+                cursor.execute(first)
                 yield Cursor(cursor)
             finally:
                 cursor.close()
@@ -102,7 +106,7 @@ class Connection:
     @contextmanager
     def write(self) -> Generator[Cursor]:
         """A cursor in one transaction: committed at the end of the block, rolled back by any error in it."""
-        with self.read("BEGIN") as cursor:
+        with self._opened("USE home; BEGIN") as cursor:
             try:
                 yield cursor
                 cursor.run("COMMIT")

@@ -12,6 +12,7 @@ from typing import Self, cast
 import anyio.to_thread
 from mcp import Client
 
+from memory.errors import MemoryFault
 from memory.records import PolicyRun, RunOutcome, Study
 from memory.store import Memory, new_id
 from server.admission import ProtocolError
@@ -20,7 +21,7 @@ from server.causes import cause_of
 from server.drive.desk import Desk
 from server.drive.loop import Drive, finish, play_policy
 from server.drive.plan import Plan, PolicyName
-from server.policies import POLICIES, load
+from server.policies import load
 from server.policies.base import MissingExtra, Policy, Proposal
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
@@ -55,7 +56,7 @@ class Autopilot:
     ) -> PolicyRun:
         """Let `policy` play on, for `max_trials` more configurations; returns at once.
 
-        Raises ProtocolError for a policy that cannot play here, and MemoryFault where one plays already.
+        Raises ProtocolError where that cannot be, and MemoryFault where a policy plays already.
         """
         if study.finished:
             raise ProtocolError(f"Study {study.study_id!r} is finished; start_study opens a new one.")
@@ -76,16 +77,15 @@ class Autopilot:
         self._begin(run)
         return run
 
-    async def cancel(self, study_id: str) -> bool:
-        """Ends the policy of a study, if one plays; its running trial goes on. Whether there was one."""
+    async def cancel(self, study_id: str) -> None:
+        """Ends the policy of a study, if one plays; its running trial goes on."""
         run, task = self._memory.runs.last(study_id), self._tasks.get(study_id)
         if run is None or run.outcome is not None:
-            return False
+            return
         self._memory.runs.end(run.run_id, "cancelled")
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
-        return True
 
     async def over(self, study_id: str, seconds: float) -> bool:
         """Waits so long for the policy of a study to end; whether it has."""
@@ -110,13 +110,11 @@ class Autopilot:
         outcome: RunOutcome = "done"
         try:
             message = await self._play(run)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
+        except Exception as error:  # nobody awaits this task: what went wrong is told in the study
             cause = cause_of(error)
             outcome, message = "failed", " ".join(str(cause).split()) or type(cause).__name__
             log.warning("policy %s of study %s: %s", run.policy, run.study_id, message)
-        with suppress(Exception):
+        with suppress(MemoryFault):  # then it goes on with the next owner
             self._memory.runs.end(run.run_id, outcome, message)
 
     async def _play(self, run: PolicyRun) -> str:
@@ -138,11 +136,7 @@ class Autopilot:
 
 
 def loaded(name: str) -> Policy:
-    """The policy; raises ProtocolError where there is none of that name, or its library is not installed."""
-    if name not in POLICIES:
-        raise ProtocolError(
-            f"There is no policy {name!r}; there are {', '.join(POLICIES)}. An LLM is the client itself."
-        )
+    """The policy; raises ProtocolError where its library is not installed."""
     try:
         return load(name)
     except MissingExtra as missing:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memory.errors import MemoryFault
 from memory.pack import Imported, read_pack
+from memory.records import Trial
 from server import takehome
 from server.app import create_app
 from server.auth import CHALLENGE, Tokens, bearer
@@ -98,8 +99,13 @@ def build_web(
     return Logged(_Watched(app, tokens, activity), MCP_PATH, most, meter.requested)
 
 
+def _held(runtime: Runtime) -> list[Trial]:
+    """The trials that are queued or running here."""
+    return [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
+
+
 def _gauges(runtime: Runtime, activity: Activity) -> dict[str, tuple[str, float]]:
-    held = [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
+    held = _held(runtime)
     running = sum(trial.status == "running" for trial in held)
     database = runtime.settings.database
     return {
@@ -140,7 +146,7 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         server.custom_route(path, methods=[method])(guarded)
 
     async def status(request: Request) -> Response:
-        held = [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
+        held = _held(runtime)
         facts = Status(
             version=installed_version(),
             clients=activity.clients,

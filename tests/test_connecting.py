@@ -23,21 +23,10 @@ from server.home import find_or_start
 from server.reach import FarReach, RemoteError
 from server.settings import Settings
 from tests.fake_endpoint import serving
-from tests.owners import command, end_owners, environment, new_study, owner_of, run
+from tests.owners import command, environment, new_study, owner_of, run
 from tests.test_http import foreground
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "home"
-    end_owners(tmp_path / "home")
 
 
 @pytest.mark.parametrize(

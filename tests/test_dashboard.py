@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 SPACE = {"dropout": [0.1, 0.3, 0.5], "num_blocks": [1, 2, 3], "learning_rate": [0.0003, 0.001, 0.003]}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def played(at: Desk, trials: int) -> str:
     study = (await at.call("start_study", dataset="demo", space=SPACE))["study_id"]
     if trials:

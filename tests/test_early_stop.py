@@ -23,9 +23,8 @@ from server import studies
 from server.answers import TrialAnswer
 from server.app import create_app
 from server.diagnosis import diagnose
-from server.drive.again import plan_of
 from server.drive.live import cells
-from server.drive.plan import Plan
+from server.drive.plan import Plan, plan_of
 from server.drive.run import run_drive
 from server.effects import effects
 from server.executors.stub import Answer, StubExecutor, curve

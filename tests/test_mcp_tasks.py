@@ -1,6 +1,7 @@
 """Trials as tasks: for a client that knows tasks, over the end of the owner, and for nobody else."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +16,12 @@ from server import mcp_tasks
 from server.app import create_app
 from server.executors.stub import StubExecutor
 from server.mcp_tasks import TASKS, TasksExtension, home_secret
-from server.runtime import open_runtime
+from server.runtime import Runtime, open_runtime
 from server.settings import Settings
 from tests.test_server_tools import Desk, by_dropout
 from trainers.spec import TrialSpec
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Created(Result):
@@ -76,8 +72,9 @@ class Home:
         self.settings, self.executor, self.tasks = Settings(home=folder), StubExecutor(train), KnowsTasks()
 
 
-async def test_a_trial_is_a_task_that_tells_of_it_to_its_end(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+@asynccontextmanager
+async def held(home: Home) -> AsyncIterator[tuple[Runtime, Client, str]]:
+    """A client that knows tasks, and its study with one trial in training, which is held."""
     home.executor.gate.clear()
     async with (
         open_runtime(home.settings, home.executor) as runtime,
@@ -86,6 +83,12 @@ async def test_a_trial_is_a_task_that_tells_of_it_to_its_end(tmp_path: Path) -> 
         study = (await Desk(client, runtime, home.executor).call("start_study", dataset="demo"))["study_id"]
         answer = await client.call_tool("run_trial", {"study_id": study, "wait_seconds": 45})
         assert answer.structured_content == {"status": "working"}
+        yield runtime, client, study
+
+
+async def test_a_trial_is_a_task_that_tells_of_it_to_its_end(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    async with held(home) as (runtime, client, study):
         (task_id,) = home.tasks.ids
         assert (await ask(client, "tasks/get", task_id)).status == "working"
         home.executor.gate.set()
@@ -103,13 +106,7 @@ async def test_a_trial_is_a_task_that_tells_of_it_to_its_end(tmp_path: Path) -> 
 
 async def test_cancelling_a_task_cancels_its_trial_and_again_does_nothing(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    home.executor.gate.clear()
-    async with (
-        open_runtime(home.settings, home.executor) as runtime,
-        Client(create_app(runtime), extensions=[home.tasks]) as client,
-    ):
-        study = (await Desk(client, runtime, home.executor).call("start_study", dataset="demo"))["study_id"]
-        await client.call_tool("run_trial", {"study_id": study})
+    async with held(home) as (runtime, client, study):
         for _ in range(2):
             await ask(client, "tasks/cancel", home.tasks.ids[0])
         assert (await ask(client, "tasks/get", home.tasks.ids[0])).status == "cancelled"
@@ -118,13 +115,7 @@ async def test_cancelling_a_task_cancels_its_trial_and_again_does_nothing(tmp_pa
 
 async def test_a_task_survives_the_owner_and_says_what_became_of_it(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    home.executor.gate.clear()
-    async with (
-        open_runtime(home.settings, home.executor) as runtime,
-        Client(create_app(runtime), extensions=[home.tasks]) as client,
-    ):
-        study = (await Desk(client, runtime, home.executor).call("start_study", dataset="demo"))["study_id"]
-        await client.call_tool("run_trial", {"study_id": study})
+    async with held(home):
         await home.executor.started.get()
     async with (
         open_runtime(home.settings, StubExecutor(by_dropout)) as runtime,
@@ -149,13 +140,7 @@ async def test_who_knows_no_tasks_waits_as_before_and_cannot_ask(tmp_path: Path)
 
 async def test_ids_that_are_forged_or_expired_are_no_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path)
-    home.executor.gate.clear()
-    async with (
-        open_runtime(home.settings, home.executor) as runtime,
-        Client(create_app(runtime), extensions=[home.tasks]) as client,
-    ):
-        study = (await Desk(client, runtime, home.executor).call("start_study", dataset="demo"))["study_id"]
-        await client.call_tool("run_trial", {"study_id": study})
+    async with held(home) as (_, client, _):
         task_id = home.tasks.ids[0]
         name, key, since, signature = task_id.split(".")
         forged = (f"{name}.t-other.{since}.{signature}", f"{name}.{key}.{since}.", "é", "", f"{task_id[:-1]}x")

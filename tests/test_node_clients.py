@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
-from tests.owners import CLONE, command, end_owners, environment, owner_of
+from tests.owners import CLONE, command, environment, owner_of
 from tests.test_http import foreground
 
 MODULES = Path(os.environ.get("VIRTUALMLE_NODE_MODULES", "nowhere"))
@@ -28,17 +28,6 @@ pytestmark = [
     pytest.mark.node,
     pytest.mark.skipif(not NODE.exists(), reason="VIRTUALMLE_NODE_MODULES names no node_modules with Node.js"),
 ]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "home"
-    end_owners(tmp_path / "home")
 
 
 @pytest.fixture

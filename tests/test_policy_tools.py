@@ -18,11 +18,6 @@ from trainers.spec import TrialSpec
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def opened(at: Desk, **more: Any) -> str:
     return (await at.call("start_study", dataset="demo", **more))["study_id"]
 

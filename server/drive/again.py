@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import cast
 
 from mcp import Client
 from rich.console import Console
 
-from memory.records import Study
 from server.drive.desk import Desk
 from server.drive.live import view_for
 from server.drive.loop import Drive
 from server.drive.page import write_report
-from server.drive.plan import Plan, PolicyName, Preset
+from server.drive.plan import plan_of
 from server.drive.report import Report
 
 
@@ -27,23 +25,3 @@ async def report_again(client: Client, study_id: str, folder: Path) -> Report:
     trained = sum((trial.seconds or 0.0) + (trial.eval_seconds or 0.0) for trial in desk.trials.values())
     drive.began = time.monotonic() - trained
     return write_report(drive, folder)
-
-
-def plan_of(study: Study) -> Plan:
-    """What a drive would be asked for to get this study again."""
-    numbers = study.max_trials or 8
-    return Plan(
-        dataset=study.dataset,
-        backbone=study.backbone,
-        policy=cast(PolicyName, study.policy),
-        trials=numbers,
-        budget_seconds=study.budget_seconds,
-        trial_seconds=study.trial_seconds,
-        seed=study.seed,
-        preset=cast(Preset, study.preset),
-        fixed={field.name: field.default for field in study.space.fields if field.fixed},
-        filter_seen=study.filter_seen,
-        early_stop=study.early_stop,
-        guardrails=study.limits,
-        withhold=study.withhold,
-    )

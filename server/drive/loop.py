@@ -24,7 +24,7 @@ from server.drive import notes
 from server.drive.ablation import ablated
 from server.drive.desk import Desk, Refused, ServerGone
 from server.drive.dialogue import Dialogue, ModelFailed, open_dialogue
-from server.drive.plan import Plan
+from server.drive.plan import Plan, plan_of
 from server.policies import load
 from server.policies.base import MissingExtra, Policy, Proposal, first_trial, standings
 
@@ -169,9 +169,7 @@ async def _tune(drive: Drive, reports: Path) -> None:
 
 
 async def _take_up(drive: Drive, study_id: str) -> None:
-    """Goes on with a study as it was asked for; what was in training when its drive ended is begun again first."""
-    from server.drive.again import plan_of
-
+    """Goes on with a study as it was asked for."""
     desk, asked = drive.desk_open, drive.plan
     study = await desk.reopen(study_id)
     if study.finished:

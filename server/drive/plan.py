@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from memory.records import EarlyStop
+from memory.records import EarlyStop, Study
 from server.drive.ablation import MemoryMode
 
 PolicyName = Literal["playbook", "random", "tpe", "hybrid", "gp", "llm"]
@@ -135,6 +135,26 @@ class Plan:
             words += ["--provider", self.model.provider, "--model", self.model.model]
             words += ["--base-url", self.model.base_url] if self.model.base_url else []
         return shlex.join(words)
+
+
+def plan_of(study: Study) -> Plan:
+    """What a drive would be asked for to get this study again."""
+    numbers = study.max_trials or 8
+    return Plan(
+        dataset=study.dataset,
+        backbone=study.backbone,
+        policy=cast(PolicyName, study.policy),
+        trials=numbers,
+        budget_seconds=study.budget_seconds,
+        trial_seconds=study.trial_seconds,
+        seed=study.seed,
+        preset=cast(Preset, study.preset),
+        fixed={field.name: field.default for field in study.space.fields if field.fixed},
+        filter_seen=study.filter_seen,
+        early_stop=study.early_stop,
+        guardrails=study.limits,
+        withhold=study.withhold,
+    )
 
 
 def provider_of(model: str, base_url: str | None) -> Provider:

@@ -106,6 +106,8 @@ def arguments_of(words: Sequence[str] | None, description: str | None, policies:
     given.names = given.policies.split(",")
     given.starts = FAMILIES if given.generated else STARTS
     given.where = "--generated" if given.generated else "--tables DIR"
+    if given.tables is not None and not (given.tables / "trainings.parquet").is_file():
+        parser.error(f"--tables {given.tables} has no trainings.parquet; benchmarks.table makes such a folder")
     if wrong := unknown(given.names):
         parser.error(f"--policies: there is no {', '.join(wrong)}; there are {', '.join(NAMES)}")
     return given

@@ -207,3 +207,10 @@ def test_a_language_model_is_told_the_trainings_and_asked_again_for_what_is_wron
 
 def test_names_of_language_models_are_arms() -> None:
     assert replay_arms.unknown(["gp", "llm:claude-sonnet-4-5", "nobody"]) == ["nobody"]
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for benchmark in (replay, transfer):
+        with pytest.raises(SystemExit):
+            benchmark.main(["--tables", str(tmp_path)])
+        assert f"--tables {tmp_path} has no trainings.parquet" in capsys.readouterr().err

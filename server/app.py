@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp.server import MCPServer
+from mcp.server.apps import Apps
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -20,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from server import completions, resources, tools
 from server.auth import Tokens
+from server.dashboard.routes import APP, html
 from server.mcp_tasks import TasksExtension, home_secret
 from server.schemas import thrifty
 from server.trial_tasks import TrialWork
@@ -48,6 +50,8 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         yield runtime
 
     guarded = tokens is not None and tokens.required
+    apps = Apps()
+    apps.add_html_resource(APP, html(), name="study", title="The study page")
     extension = TasksExtension(lambda: home_secret(runtime.settings.task_key), [TrialWork(runtime)])
     server = CheckedServer(
         "virtualmle",
@@ -56,7 +60,7 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         log_level="WARNING",
-        extensions=[extension],
+        extensions=[extension, apps],
         token_verifier=tokens if guarded else None,
         # No resource metadata: tokens come from a file, and a client must not look for an OAuth server here.
         auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None) if guarded else None,

@@ -19,8 +19,10 @@ from server.admission import ProtocolError
 from server.answers import StudyAnswer, TrialAnswer
 from server.causes import cause_of
 from server.drive.desk import Desk
-from server.drive.loop import Drive, finish, play_policy
+from server.drive.loop import finish
 from server.drive.plan import Plan, PolicyName
+from server.drive.search import play_policy
+from server.drive.state import Drive
 from server.policies import load
 from server.policies.base import MissingExtra, Policy, Proposal
 
@@ -30,10 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class Autopilot:
-    """One per owner. `connect` opens a client of this very server, so that a policy plays by everyone's rules."""
+    """One per owner. `connect` opens a client of this very server, so that a policy plays by everyone's rules.
 
-    def __init__(self, memory: Memory, connect: Connect) -> None:
+    Each policy keeps up to `slots` trainings under way.
+    """
+
+    def __init__(self, memory: Memory, connect: Connect, slots: int = 1) -> None:
         self._memory = memory
+        self._slots = slots
         self._connect = connect
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -124,6 +130,7 @@ class Autopilot:
         plan = Plan(
             dataset=study.dataset, backbone=study.backbone, policy=cast(PolicyName, run.policy),
             trials=run.until_trials, budget_seconds=_left(run), seed=study.seed,
+            parallel=self._slots,
         )  # fmt: skip
         async with self._connect() as client:
             drive = Drive(plan, _Quiet(), desk=Desk(client, lambda done, most: None, plan.wait_seconds), shared=True)

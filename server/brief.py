@@ -136,6 +136,19 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
     )
 
 
+def shortened(brief: Brief, study: Study) -> Brief:
+    """What start_study answers: baselines in the study's metric, and no words on fields without effect by default.
+
+    The whole brief is a resource.
+    """
+    default, space = study.space.default(), dict(brief.space)
+    for field in study.space.free():
+        if not study.space.active(field, default):
+            space[field.name] = space[field.name].split(";")[0]
+    baselines = {name: {study.metric: values[study.metric]} for name, values in brief.baselines.items()}
+    return brief.model_copy(update={"space": space, "baselines": baselines})
+
+
 def start_line(start: Start, names: Mapping[str, str]) -> StartLine:
     """Advice with the names of the datasets that it comes from, by their content hash."""
     return StartLine(changes=start.changes, gain=rounded(start.gain), datasets=[names[one] for one in start.datasets])

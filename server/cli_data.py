@@ -6,12 +6,13 @@ import json
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from server.data_card import data_card, data_line
 from server.settings import load_settings
 from trainers import data
 from trainers.data.detect import Format
@@ -93,7 +94,7 @@ def list_(home: Home = None, as_json: Json = False) -> None:
     """List the datasets."""
     datasets = data.list_datasets(load_settings(home).datasets)
     if as_json:
-        typer.echo(json.dumps([_line(dataset) for dataset in datasets], indent=1))
+        typer.echo(json.dumps([data_line(dataset) for dataset in datasets], indent=1))
         return
     if not datasets:
         typer.echo(
@@ -132,27 +133,14 @@ def remove(name: Name, home: Home = None) -> None:
     typer.echo(f"Removed {name}.", err=True)
 
 
-def _line(dataset: data.Dataset) -> dict[str, Any]:
-    """The flat form of a dataset: name and hash, then its facts."""
-    return {
-        "name": dataset.name,
-        **dataset.facts.model_dump(),
-        "content_hash": dataset.content_hash,
-        "split": dataset.split,
-        **{f"cold_{what}": number for what, number in dataset.cold.items()},
-        **({"updates": dataset.updates} if dataset.updates else {}),
-        "synthetic": dataset.synthetic,
-    }
-
-
 def _show(dataset: data.Dataset, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({**_line(dataset), "report": dataset.report.model_dump()}, indent=1))
+        typer.echo(json.dumps(data_card(dataset), indent=1))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, value in _line(dataset).items():
+    for name, value in data_line(dataset).items():
         table.add_row(name.replace("_", " "), _written(value))
     Console(soft_wrap=True).print(table)
 

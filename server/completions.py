@@ -34,6 +34,7 @@ def register(server: MCPServer[Any], runtime: Runtime) -> None:
         "trial_id": lambda study_id: _trials(runtime, study_id),
         "dataset": lambda _: sorted({"demo", *(found.name for found in list_datasets(runtime.settings.datasets))}),
         "backbone": lambda _: [*SPECS, *sorted(registry.names(runtime.settings.trainers))],
+        "snapshot_id": lambda study_id: _snapshots(runtime, study_id),
         "metric": lambda _: list(METRICS),
     }
 
@@ -48,6 +49,13 @@ def register(server: MCPServer[Any], runtime: Runtime) -> None:
         study_id = (context.arguments or {}).get("study_id") if context else None
         fitting = [value for value in known[argument.name](study_id) if value.startswith(argument.value)]
         return Completion(values=fitting[:MOST], total=len(fitting), has_more=len(fitting) > MOST)
+
+
+def _snapshots(runtime: Runtime, study_id: str | None) -> list[str]:
+    """The latest of each study."""
+    studies = [study.study_id for study in runtime.memory.studies()]
+    chosen = [study_id] if study_id in studies else studies[:STUDIES]
+    return [found for one in chosen if (found := runtime.memory.latest_snapshot(one)) is not None]
 
 
 def _trials(runtime: Runtime, study_id: str | None) -> list[str]:

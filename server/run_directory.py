@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from trainers.spec import RESULT_FILES, Epoch, EvaluationSpec, Revealed, TrialRe
 _EPOCHS = "epochs.jsonl"
 _CHECKPOINT = "checkpoint.safetensors"
 _RANKS = "validation_ranks.safetensors"
+LOG_SHOWN = 65_536
 _OF_AN_ATTEMPT = (ATTEMPT_FILE, _EPOCHS, RESULT_FILES["run"], _CHECKPOINT, _RANKS)
 
 
@@ -135,6 +137,16 @@ def sweep(trials: Path) -> None:
     for task in ("export", "recommend"):
         for folder in trials.glob(f"{task}-*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def log_end(directory: Path) -> str:
+    """The last 64 kB of trial.log; empty where nothing was written."""
+    try:
+        with (directory / "trial.log").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_SHOWN))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def has_checkpoint(directory: Path) -> bool:

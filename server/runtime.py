@@ -46,7 +46,7 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
             ) as supervisor,
         ):
             reveals = Reveals(memory, supervisor)
-            autopilot = Autopilot(memory, lambda: _connected(runtime))
+            autopilot = Autopilot(memory, lambda: _connected(runtime), settings.slots)
             runtime = Runtime(settings, memory, ready, supervisor, reveals, autopilot)
             try:
                 async with autopilot:

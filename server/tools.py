@@ -15,9 +15,10 @@ from pydantic import Field
 from memory.records import EarlyStop, Expected, Study, Trial
 from server import admission, answers
 from server.admission import ProtocolError
-from server.brief import new_study, study_space, write_brief
+from server.brief import new_study, shortened, study_space, write_brief
 from server.calls import result, runtime_of, told
 from server.comparing import compared_with
+from server.dashboard.routes import APP
 from server.guardrails import checked
 from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
@@ -57,7 +58,10 @@ def register(server: MCPServer[Any]) -> None:
         # A picture beside structured content would not be shown by clients that show the model only that.
         structured = None if tool is not plot_study else False
         name = tool.__name__.removesuffix("_tool")
-        server.add_tool(tool, name=name, description=getdoc(tool), annotations=hints, structured_output=structured)
+        page = {"ui": {"resourceUri": APP}} if tool is get_study else None
+        server.add_tool(
+            tool, name=name, description=getdoc(tool), annotations=hints, structured_output=structured, meta=page
+        )
 
 
 async def list_datasets_tool(ctx: Context[Any, Any]) -> Annotated[CallToolResult, answers.DatasetList]:
@@ -93,8 +97,8 @@ async def start_study(
     Trains nothing: run_trial without changes trains the default, trial 0. To go on with a study, use its study_id.
     `backbone`: sasrec, hstu or a trainer of the user's. `space` fixes or narrows fields: {"dropout": 0.2, "hidden_dim":
     [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop` "auto" ends hopeless trainings, `stopped`.
-    `guardrails`: {"coverage@10": {"min": 0.2}}; what violates them is never chosen. `withhold`: chance to keep back a
-    heuristic, to measure its worth. Example: start_study(dataset="demo", max_trials=8).
+    `guardrails`: {"coverage@10": {"min": 0.2}}; what violates them is never chosen. `withhold`: chance to hide a
+    heuristic, to measure it. Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
     with told():
@@ -115,7 +119,7 @@ async def start_study(
 
         study = await anyio.to_thread.run_sync(prepare)
         runtime.memory.add_study(study)
-        brief = write_brief(runtime.memory, study)
+        brief = shortened(write_brief(runtime.memory, study), study)
     following = f"run_trial(study_id={study.study_id!r}) trains the default configuration: trial 0."
     if previous is not None and previous.changes:
         following += f" Then run_trial(changes={previous.changes!r}): what won on the older version of the dataset."

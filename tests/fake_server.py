@@ -59,6 +59,7 @@ class FakeServer:
         ):  # fmt: skip
             self.app.add_tool(tool, name=tool.__name__)
         self.app.resource("virtualmle://studies/{study_id}/space", mime_type="application/json")(self.study_space)
+        self.app.resource("virtualmle://studies/{study_id}/brief", mime_type="application/json")(self.study_brief)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Client]:
@@ -68,6 +69,10 @@ class FakeServer:
     def study_space(self, study_id: str) -> str:
         """The space of the study."""
         return self.space.model_dump_json(exclude_none=True)
+
+    def study_brief(self, study_id: str) -> str:
+        """The brief of the study."""
+        return self.brief.model_dump_json()
 
     async def list_datasets(self) -> Annotated[CallToolResult, answers.DatasetList]:
         """List the datasets."""
@@ -96,13 +101,13 @@ class FakeServer:
             "content_hash": "abc",
             **FACTS.model_dump(exclude_none=True),
         }
-        brief = answers.Brief(
+        self.brief = answers.Brief(
             dataset=facts | ({"synthetic": True} if self.synthetic else {}), backbone=backbone, metric=metric,
             filter_seen=filter_seen, space={}, default=self.space.default(), memory=self.memory,
             baselines={"popularity": {METRIC: 0.01}}, noise=self._noise(1, 1), budget={}, snapshot_id="m-1",
             previous=self.previous,
         )  # fmt: skip
-        return _result(answers.StudyAnswer(study_id="s-1", brief=brief, next="run_trial"))
+        return _result(answers.StudyAnswer(study_id="s-1", brief=self.brief, next="run_trial"))
 
     def _noise(self, own: int, other: int) -> Noise:
         sigma = prior(FACTS.users)

@@ -19,13 +19,16 @@ from rich.console import Console
 from server import cli
 from server.answers import NoteLine, Previous
 from server.app import create_app
-from server.drive.desk import Desk
+from server.drive.desk import Desk, ServerGone
 from server.drive.live import LiveTable
-from server.drive.loop import Drive, play
+from server.drive.loop import play
 from server.drive.plan import WITHHOLD, Plan, PlanError, PolicyName, fixed_fields, limits_of
 from server.drive.remote import connect_url
 from server.drive.run import Connect, DriveFailed, run_drive
+from server.drive.search import play_policy
+from server.drive.state import Drive
 from server.executors.stub import StubExecutor, curve
+from server.policies import load
 from server.policies.base import Proposal
 from server.reach import RemoteError, read_token
 from server.runtime import open_runtime
@@ -443,6 +446,61 @@ async def test_the_real_server_is_driven_the_same_way(tmp_path: Path) -> None:
         } == configs
     assert len({answer.number for answer in drive.desk_open.trials.values()}) == 4
     assert {item.level for item in drive.written} == {"reflection", "heuristic", "summary"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("policy", ["random", "playbook", "gp"])
+async def test_trainings_go_on_side_by_side_and_none_is_proposed_twice(policy: PolicyName, tmp_path: Path) -> None:
+    def train(trial: TrialSpec) -> Any:
+        return curve(trial, best=float(by_learning_rate(trial.config, trial.seed)))
+
+    stub = StubExecutor(train)
+    settings = Settings(home=tmp_path / "home", slots=3)
+    fixed = {"num_blocks": 2}
+    drive = Drive(
+        Plan(policy=policy, trials=9, parallel=3, fixed=fixed), LiveTable(Console(file=io.StringIO())), tmp_path
+    )
+    async with open_runtime(settings, stub) as runtime, Client(create_app(runtime)) as client:
+        together = 0
+
+        async def watch() -> None:
+            nonlocal together
+            while not drive.ended:
+                together = max(together, len(drive.under_way))
+                if together < 3 and drive.under_way:
+                    stub.gate.clear()  # held until the others have been proposed, too
+                else:
+                    stub.gate.set()
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await play(drive, client, tmp_path)
+        assert drive.failure is None
+        trials = runtime.memory.trials(drive.desk_open.study.study_id)
+    assert together == 3
+    assert drive.under_way == []
+    assert len({trial.number for trial in trials}) == 9
+    assert len({(trial.config_hash, trial.seed) for trial in trials}) == len(trials)
+
+
+@pytest.mark.anyio
+async def test_one_refusal_ends_a_drive_whose_trainings_go_on_side_by_side(tmp_path: Path) -> None:
+    drive = Drive(Plan(policy="random", trials=9, parallel=3), LiveTable(Console(file=io.StringIO())), tmp_path)
+    async with FakeServer(slow=True).connect() as client:
+        gone = ServerGone("The server went away.")
+
+        async def run(proposal: Proposal) -> Any:
+            if len(drive.under_way) == 3:
+                raise gone
+            await anyio.sleep_forever()
+
+        drive.desk = Desk(client, lambda done, most: None, 45.0)
+        await drive.desk.start(drive.plan.study_arguments())
+        await drive.desk.run(Proposal({}))
+        drive.desk.run = run  # type: ignore[method-assign]
+        with pytest.raises(ServerGone):
+            await play_policy(drive, load("random"))
 
 
 @pytest.mark.anyio

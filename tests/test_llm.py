@@ -1,6 +1,7 @@
 """The engineer that is a language model, against a local endpoint that speaks both wire formats."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from server.drive import dialogue
 from server.drive.dialogue import ModelFailed, open_dialogue
+from server.drive.names import Names
 from server.drive.plan import ModelPlan, Plan, PlanError, Provider
 from server.drive.prices import price_of
 from server.drive.run import DriveFailed, run_drive
@@ -103,7 +105,7 @@ class Played:
 def play(
     provider: Provider, replies: list[Reply], folder: Path, server: FakeServer | None = None, **more: Any
 ) -> Played:
-    given = {"trials": 3, "budget_seconds": None, "memory": "on", "reflection": True}
+    given = {"trials": 3, "budget_seconds": None, "memory": "on", "reflection": True, "parallel": 1}
     plan_values = {name: more.pop(name) for name in list(more) if name in given}
     server = server or FakeServer()
     with serving(replies) as endpoint:
@@ -362,6 +364,68 @@ def test_a_budget_in_dollars_ends_the_work_and_the_report_says_what_it_cost(prov
     assert len(played.endpoint.requests) == 2  # 90 read and 10 written: $0.19 a turn
     assert "The budget of $0.3 ended the model's work." in played.page
     assert "The model read 180 tokens and wrote 20, about $0.38." in played.page
+    assert played.report["dollars"] == 0.38
+
+
+def test_an_anonymous_model_is_told_of_no_name_and_its_calls_reach_the_fields(
+    provider: Provider, tmp_path: Path
+) -> None:
+    names = Names(["demo"], [field.name for field in FakeServer().space.fields])
+    alias = names.hide("learning_rate")
+    asked: Call = ("run_trial", {"study_id": "s-1", "changes": {alias: 0.003}, "hypothesis": f"{alias} up"})
+    played = play(provider, [REPLIES[provider](asked), REPLIES[provider](FINISH)], tmp_path, anonymous=True)
+    told = json.dumps(
+        [played.endpoint.requests[0]["messages"], played.endpoint.requests[0].get("system"), *played.told(1)]
+    )
+    for name in ("learning_rate", "dropout", "demo", "width of item embeddings"):
+        assert name not in told
+    assert alias in told
+    assert played.report["trials"][1]["changes"] == {"learning_rate": 0.003}
+    assert played.report["trials"][1]["hypothesis"] == "learning_rate up"
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ('{"loss": 0.69, "dropout": 0.2}', '{"loss": 0.69, "field_01": 0.2}'),
+        ('{"loss": "bce"}', '{"field_02": "bce"}'),
+        ("the training loss falls; if loss=bce", "the training loss falls; if field_02=bce"),
+        ("dropout_x on demo-2 and demo, dropout.", "dropout_x on demo-2 and dataset_1, field_01."),
+        ("", ""),
+    ],
+)
+def test_names_are_hidden_where_they_are_names(text: str, hidden: str) -> None:
+    names = Names(["demo"], ["dropout", "loss"])
+    assert names.hide(text) == hidden
+    assert names.restore({"text": hidden, "n": 1}) == {"text": text, "n": 1}
+
+
+def test_a_dry_run_prints_the_prompt_and_trains_and_asks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in dialogue.KEYS.values():
+        monkeypatch.delenv(name)
+    server = FakeServer()
+    plan = Plan(policy="llm", model=ModelPlan("none", "anthropic", dry_run=True), trials=4)
+    assert run_drive(plan, server.connect, tmp_path, None, False) == 0
+    out, err = capsys.readouterr()
+    assert "tunes a sasrec sequential recommender on the dataset `demo`" in out
+    assert '"snapshot_id": "m-1"' in out
+    assert re.search(r"--- about [\d,]+ tokens: system \d+, tools [\d,]+, user [\d,]+\n$", out)
+    assert "--resume s-1" in err
+    assert (server.trials, server.finishes) == ({}, 0)
+
+
+def test_several_trials_of_one_turn_are_trained_side_by_side_where_that_was_asked_for(
+    provider: Provider, tmp_path: Path
+) -> None:
+    calls = [("run_trial", {"study_id": "s-1", "changes": {"learning_rate": rate}}) for rate in (0.002, 0.003)]
+    played = play(provider, [REPLIES[provider](*calls), REPLIES[provider](FINISH)], tmp_path, trials=4, parallel=2)
+    assert [json.loads(text)["changes"] for text in played.told(1)] == [
+        {"learning_rate": 0.002},
+        {"learning_rate": 0.003},
+    ]
+    assert "Up to 2 run_trial calls in one turn are trained side by side." in opening_of(played, 0)
 
 
 def test_a_price_is_that_of_the_longest_name() -> None:

@@ -42,7 +42,7 @@ def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     assert list(four) == [
         "version", "study_id", "dataset", "backbone", "policy", "preset", "metric", "seed", "early_stop", "trainings",
         "trials", "baselines", "noise", "default", "best", "test_reveal", "heuristics", "calibration", "seconds",
-        "versions",
+        "dollars", "versions",
     ]  # fmt: skip
     assert four["version"] == 1
     assert four["dataset"] == {

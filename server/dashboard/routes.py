@@ -29,6 +29,8 @@ from server.views import note_item, study_line
 STUDIES = 200
 """The newest ones, which the page offers."""
 DATA_PATH = "/page/studies"
+APP = "ui://virtualmle/study"
+"""The same page for hosts that show MCP Apps; it reads its data from a resource."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -60,7 +62,7 @@ def add_page(server: MCPServer[Any], runtime: Runtime, tokens: Tokens, hosts: Tr
             known = runtime.memory.study(request.path_params["study_id"])
         except UnknownStudy as fault:
             return JSONResponse({"error": str(fault)}, status_code=404)
-        found = await anyio.to_thread.run_sync(_data, runtime, known)
+        found = await anyio.to_thread.run_sync(study_data, runtime, known)
         return JSONResponse(found, headers=_HEADERS)
 
     server.custom_route("/", methods=["GET"])(page)
@@ -68,7 +70,7 @@ def add_page(server: MCPServer[Any], runtime: Runtime, tokens: Tokens, hosts: Tr
     route(f"{DATA_PATH}/{{study_id}}", study)
 
 
-def _data(runtime: Runtime, study: Study) -> dict[str, Any]:
+def study_data(runtime: Runtime, study: Study) -> dict[str, Any]:
     """Everything that the page shows of one study."""
     memory = runtime.memory
     trials = memory.trials(study.study_id)

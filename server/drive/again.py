@@ -10,10 +10,10 @@ from rich.console import Console
 
 from server.drive.desk import Desk
 from server.drive.live import view_for
-from server.drive.loop import Drive
 from server.drive.page import write_report
 from server.drive.plan import plan_of
 from server.drive.report import Report
+from server.drive.state import Drive
 
 
 async def report_again(client: Client, study_id: str, folder: Path) -> Report:

@@ -79,14 +79,23 @@ def drive(
     replay: Annotated[
         Path | None, typer.Option(metavar="F", help="llm: a transcript.jsonl that says what was said then.")
     ] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="llm: other names for datasets and fields, for comparison.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="llm: print the first prompt and its tokens; train and ask nothing.")
+    ] = False,
+    parallel: Annotated[int, typer.Option(min=1, help="Trainings at a time, as far as the server has slots.")] = 1,
     resume: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Go on with a study that is open; its own options count.")
     ] = None,
 ) -> None:
     """Tune a dataset: the reference engineer. Ends with the path of its report."""
-    engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens, replay)
+    engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens, replay, dry_run)
     if engineer is not None:
-        engineer = _priced(engineer, max_cost, prices)
+        engineer = replace(_priced(engineer, max_cost, prices), anonymous=anonymous, dry_run=dry_run)
+    elif anonymous or dry_run:
+        raise typer.BadParameter("--anonymous and --dry-run belong to --policy llm.")
     if policy == "llm" and memory not in ("on", "off"):
         raise typer.BadParameter("A model reads memory, or --memory off; placebos are for the policies without one.")
     if token_file is not None and url is None:
@@ -96,7 +105,7 @@ def drive(
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
         filter_seen, engineer, url, early_stop, _told(limits_of, guardrail), memory, reflection,
-        withhold, resume=resume,
+        withhold, resume=resume, parallel=parallel,
     )  # fmt: skip
     from server.drive.run import run_drive
 
@@ -139,7 +148,7 @@ def _told(read: Callable[[list[str]], Told], settings: list[str] | None) -> Told
 
 def _model(
     policy: PolicyName, model: str | None, provider: Provider | None, base_url: str | None, key_file: Path | None,
-    max_turns: int, max_tokens: int, replay: Path | None,
+    max_turns: int, max_tokens: int, replay: Path | None, dry_run: bool,
 ) -> ModelPlan | None:  # fmt: skip
     """The model of `--policy llm`."""
     if policy != "llm":
@@ -148,6 +157,8 @@ def _model(
         return None
     if replay is not None:
         return ModelPlan(model or "replay", "replay", max_turns=max_turns, max_tokens=max_tokens, replay=replay)
+    if model is None and dry_run:
+        model = "none"
     if model is None:
         raise typer.BadParameter("--policy llm needs --model, for example --model claude-sonnet-4-5.")
     return ModelPlan(model, provider or provider_of(model, base_url), base_url, key_file, max_turns, max_tokens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from server.answers import TrialAnswer
@@ -13,26 +12,23 @@ WHOLE = 4
 """The newest trainings, told with curve and diagnosis; older ones are a line each."""
 
 
-def opening(desk: Desk, latest: Sequence[str] = (), memory: bool = True) -> str:
-    """As JSON, and what to do next. `latest` are answers to calls that the model made before its context was cut.
-
-    Without `memory` the brief says nothing of earlier studies.
-    """
+def opening(desk: Desk, memory: bool = True, described: bool = True) -> str:
+    """As JSON. Without `memory` the brief says nothing of earlier studies, without `described` not what fields mean."""
     hidden = set[str]() if memory else {"memory", "starts", "beliefs", "previous"}
     brief = desk.study.brief.model_dump(mode="json", exclude_none=True, exclude=hidden)
+    if not described:
+        brief["space"] = {name: line.split(";")[0] for name, line in brief["space"].items()}
     facts = {"study_id": desk.study.study_id, "brief": brief}
     trials = list(desk.trials.values())
-    parts = [
-        "The study is open and its default is trained. The brief, as JSON:\n" + json.dumps(facts, ensure_ascii=False)
-    ]
+    trained = " and its default is trained" if trials else ""
+    parts = [f"The study is open{trained}. The brief, as JSON:\n" + json.dumps(facts, ensure_ascii=False)]
     if older := trials[:-WHOLE]:
         lines = "\n".join(json.dumps(line(one, desk.study.brief.metric), ensure_ascii=False) for one in older)
         parts.append(f"Older trainings, a line each:\n{lines}")
     newest = [one.model_dump(mode="json", exclude_none=True) for one in trials[-WHOLE:]]
-    parts.append(f"The trainings so far, the newest last:\n{json.dumps(newest, ensure_ascii=False)}")
-    if latest:
-        parts.append("Your last calls were answered with:\n" + "\n".join(latest))
-    return "\n".join([*parts, "Go on with step 4."])
+    if newest:
+        parts.append(f"The trainings so far, the newest last:\n{json.dumps(newest, ensure_ascii=False)}")
+    return "\n".join(parts)
 
 
 def line(answer: TrialAnswer, metric: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from memory.elsewhere import ELSEWHERE, Elsewhere
 from memory.records import Study
+from server import answers
 from server.answers import (
     Answer,
     FinishAnswer,
@@ -49,7 +50,7 @@ class Desk:
         self.trials: dict[str, TrialAnswer] = {}
         """Finished trials in the order they came back."""
         self.configs: dict[str, Config] = {}
-        self.running: str | None = None
+        self.running: set[str] = set()
         self.finish: FinishAnswer | None = None
         self.calibration: str | None = None
         """How well the predictions under this policy's label came true, once `notes` has read it."""
@@ -101,15 +102,17 @@ class Desk:
             ) from error
 
     async def start(self, arguments: dict[str, Any]) -> StudyAnswer:
-        """Open the study and read its space."""
-        self._study = await self.ask("start_study", arguments, StudyAnswer)
+        """Open the study and read its whole brief and its space."""
+        opened = await self.ask("start_study", arguments, StudyAnswer)
+        self._study = opened
         try:
-            text = await self._read(f"{self._study.study_id}/space")
-            self._space = Space.model_validate_json(text)
+            brief = answers.Brief.model_validate_json(await self._read(f"{opened.study_id}/brief"))
+            self._study = opened.model_copy(update={"brief": brief})
+            self._space = Space.model_validate_json(await self._read(f"{opened.study_id}/space"))
         except (MCPError, *GONE) as error:
-            raise ServerGone(f"The server does not tell the study's space: {error}") from error
+            raise ServerGone(f"The server does not tell the study's brief and space: {error}") from error
         except ValidationError as error:
-            raise ServerGone(f"The study's space cannot be read: {error.errors()[0]['msg']}.") from error
+            raise ServerGone(f"The study's brief or space cannot be read: {error.errors()[0]['msg']}.") from error
         await self._learn_of_elsewhere()
         return self._study
 
@@ -186,13 +189,22 @@ class Desk:
     async def _ask_trial(self, tool: str, arguments: dict[str, Any], wait_seconds: float) -> TrialAnswer:
         """Asked first without waiting, so that the trial's id is known should this client be interrupted."""
         answer = await self.ask(tool, {**arguments, "wait_seconds": wait_seconds}, TrialAnswer)
-        self.running = answer.trial_id if answer.status in UNFINISHED else None
+        if answer.status in UNFINISHED:
+            self.running.add(answer.trial_id)
+        else:
+            self.running.discard(answer.trial_id)
         return answer
 
     async def _to_the_end(self, answer: TrialAnswer) -> TrialAnswer:
         while answer.status in UNFINISHED:
             answer = await self._ask_trial("get_trial", {"trial_id": answer.trial_id}, self.wait_seconds)
         return answer
+
+    def config_of(self, proposal: Proposal) -> Config:
+        """The whole configuration that a proposal would train."""
+        if proposal.replicate_of is not None:
+            return self.configs[proposal.replicate_of]
+        return self.space.check({**self.configs.get(proposal.parent or "", self.space.default()), **proposal.changes})
 
     def _keep(self, answer: TrialAnswer) -> None:
         base = self.configs.get(answer.replicate_of or "") or answer.config
@@ -206,7 +218,7 @@ class Desk:
         """End what is under way in this study, also a trial whose id never came here; keep what it came to."""
         found = await self._items("trial")
         started = [item.id for item in found if (item.facts or {}).get("status") in UNFINISHED]
-        for trial_id in dict.fromkeys([*([self.running] if self.running else []), *started]):
+        for trial_id in dict.fromkeys([*self.running, *started]):
             await self.ask("cancel_trial", {"trial_id": trial_id}, TrialStatusAnswer)
             self._keep(await self._to_the_end(await self._ask_trial("get_trial", {"trial_id": trial_id}, 1.0)))
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prompts import render
+from server.answers import DatasetList
 from server.drive.context import opening
 from server.drive.desk import Desk, Refused, text_of
 from server.drive.dialogue import Dialogue, ToolCall, ToolOutcome, ToolSpec, Turn
-from server.drive.loop import Drive
+from server.drive.names import Names
 from server.drive.prices import Price, price_of
+from server.drive.state import Drive
+from server.drive.together import together
 from server.policies.base import Proposal
 
 WITHHELD = ("start_study", "list_datasets", "run_policy", "cancel_study", "plot_study")
@@ -20,6 +25,8 @@ WITHHELD = ("start_study", "list_datasets", "run_policy", "cancel_study", "plot_
 ANSWER_CHARACTERS = 24_000
 """A tool's answer is cut beyond this: contexts are finite."""
 NUDGES = 2
+CHARACTERS_A_TOKEN = 4
+"""Of English and JSON, about: no provider's tokenizer is asked."""
 TRANSCRIPT = "transcript.jsonl"
 
 
@@ -42,13 +49,10 @@ async def play_model(drive: Drive, dialogue: Dialogue) -> None:
     assert plan is not None
     assert drive.folder is not None
     transcript, spent = Transcript(drive.folder), Spent(price_of(plan.model, plan.prices))
-    withheld = [*WITHHELD, *([] if drive.plan.memory == "on" else ["read_memory"])]
-    withheld += [] if drive.plan.reflection else ["write_heuristic"]
-    tools = [tool for tool in await _tools(drive.desk_open) if tool.name not in withheld]
-    system, remembers = _system(drive), drive.plan.memory == "on"
-    said: str | None = opening(drive.desk_open, memory=remembers)
-    dialogue.begin(system, tools)
-    transcript.add("system", text=system, model=plan.model, tools=[tool.name for tool in tools])
+    told = await _told(drive)
+    said: str | None = told.opening(drive)
+    dialogue.begin(told.system, told.tools)
+    transcript.add("system", text=told.system, model=plan.model, tools=[tool.name for tool in told.tools])
     outcomes: list[ToolOutcome] = []
     nudges = 0
     try:
@@ -59,7 +63,10 @@ async def play_model(drive: Drive, dialogue: Dialogue) -> None:
             spent.add(turn)
             calls = [vars(call) for call in turn.calls]
             transcript.add("assistant", text=turn.text, calls=calls, tokens=turn.tokens)
-            outcomes = [await _performed(drive, call, turn, tools, transcript) for call in turn.calls]
+            jobs = [partial(_performed, drive, call, turn, told) for call in turn.calls]
+            outcomes = await together(jobs, drive.plan.parallel)
+            for call, outcome in zip(turn.calls, outcomes, strict=True):
+                transcript.add("tool", name=call.name, id=call.id, text=outcome.text, failed=outcome.failed)
             if drive.desk_open.finish is not None:
                 return None
             if ended := _ended(drive, spent):
@@ -69,12 +76,62 @@ async def play_model(drive: Drive, dialogue: Dialogue) -> None:
                 return drive.remark("The model stopped before it finished the study.")
             said = None if turn.calls else "Go on with a tool call: run_trial while trials are left, else finish_study."
             if turn.calls and turn.read > plan.max_context:
-                said = opening(drive.desk_open, [outcome.text for outcome in outcomes], remembers)
+                said = told.opening(drive, [outcome.text for outcome in outcomes])
                 outcomes = []
-                dialogue.begin(system, tools)
+                dialogue.begin(told.system, told.tools)
         return drive.remark(f"The budget of {plan.max_turns} turns ended the model's work.")
     finally:
+        drive.dollars = spent.dollars if spent.price else None
         drive.remark(spent.words())
+
+
+async def first_prompt(drive: Drive) -> str:
+    """What a model is told first, without the trainings that come before it, and about how many tokens that are."""
+    told = await _told(drive)
+    opening = told.opening(drive)
+    tools = json.dumps([vars(tool) for tool in told.tools], ensure_ascii=False)
+    parts = {"system": told.system, "tools": tools, "user": opening}
+    counts = {name: round(len(text) / CHARACTERS_A_TOKEN) for name, text in parts.items()}
+    total = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    shown = [f"--- {name} (about {counts[name]:,} tokens)\n{text}" for name, text in parts.items()]
+    return "\n\n".join([*shown, f"--- about {sum(counts.values()):,} tokens: {total}"])
+
+
+@dataclass
+class Told:
+    """What the model is told at the start of each context, and under which names."""
+
+    system: str
+    tools: list[ToolSpec]
+    names: Names | None
+    remembers: bool
+
+    def opening(self, drive: Drive, latest: Sequence[str] = ()) -> str:
+        """The first message of a context."""
+        text = opening(drive.desk_open, self.remembers, described=self.names is None)
+        text = self.names.hide(text) if self.names else text
+        answers = "\nYour last calls were answered with:\n" + "\n".join(latest) if latest else ""
+        several = drive.plan.parallel
+        side = f" Up to {several} run_trial calls in one turn are trained side by side." if several > 1 else ""
+        return f"{text}{answers}\nGo on with step 4.{side}"
+
+
+async def _told(drive: Drive) -> Told:
+    withheld = [*WITHHELD, *([] if drive.plan.memory == "on" else ["read_memory"])]
+    withheld += [] if drive.plan.reflection else ["write_heuristic"]
+    tools = [tool for tool in await _tools(drive.desk_open) if tool.name not in withheld]
+    names, system = None, _system(drive)
+    if drive.plan.model is not None and drive.plan.model.anonymous:
+        names = await _names(drive.desk_open)
+        system = names.hide(system)
+        tools = [ToolSpec(tool.name, names.hide(tool.description), tool.schema) for tool in tools]
+    return Told(system, tools, names, drive.plan.memory == "on")
+
+
+async def _names(desk: Desk) -> Names:
+    known = await desk.ask("list_datasets", {}, DatasetList)
+    datasets = dict.fromkeys([desk.study.brief.dataset["name"], *(line.name for line in known.datasets)])
+    return Names(list(datasets), [field.name for field in desk.space.fields])
 
 
 @dataclass
@@ -134,14 +191,14 @@ def _system(drive: Drive) -> str:
     )
 
 
-async def _performed(
-    drive: Drive, call: ToolCall, turn: Turn, tools: list[ToolSpec], transcript: Transcript
-) -> ToolOutcome:
+async def _performed(drive: Drive, call: ToolCall, turn: Turn, told: Told) -> ToolOutcome:
     """Do what the model asked; whatever is wrong with it goes back to the model as an error."""
-    text, failed = await _answer(drive, call, turn, [tool.name for tool in tools])
+    if told.names is not None:
+        call = replace(call, arguments=told.names.restore(call.arguments))
+    text, failed = await _answer(drive, call, turn, [tool.name for tool in told.tools])
+    text = text if told.names is None else told.names.hide(text)
     if len(text) > ANSWER_CHARACTERS:
         text = f"{text[:ANSWER_CHARACTERS]}… (cut; ask for less)"
-    transcript.add("tool", name=call.name, id=call.id, text=text, failed=failed)
     return ToolOutcome(call.id, text, failed)
 
 

@@ -103,7 +103,7 @@ class LiveTable:
         self._title = ""
         self._metric = ""
         self._remarks: list[str] = []
-        self._running: str | None = None
+        self._running: list[str] = []
         self._epochs: tuple[float, float | None] = (0.0, None)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
@@ -112,7 +112,7 @@ class LiveTable:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._running = None
+        self._running.clear()
         self._live.refresh()
         self._live.__exit__(kind, error, at)
 
@@ -122,14 +122,17 @@ class LiveTable:
             self._remarks.append(SYNTHETIC)
 
     def started(self, proposal: Proposal, number: int) -> None:
-        self._running, self._epochs = running_words(proposal), (0.0, None)
+        self._running.append(running_words(proposal))
+        self._epochs = (0.0, None)
 
     def progress(self, epochs: float, most: float | None) -> None:
         self._epochs = (epochs, most)
 
     def finished(self, answer: TrialAnswer, metric: str) -> None:
-        self._rows.append(cells(answer, metric))
-        self._running = None
+        row = cells(answer, metric)
+        self._rows.append(row)
+        if self._running:
+            self._running.pop(self._running.index(row[1]) if row[1] in self._running else 0)
 
     def say(self, text: str) -> None:
         self._remarks.append(" ".join(text.split()))
@@ -142,8 +145,9 @@ class LiveTable:
         for row in self._rows:
             table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
         parts: list[Any] = [table] if self._title else []
-        if self._running is not None:
-            parts.append(self._bar(self._running))
+        if len(self._running) == 1:
+            parts.append(self._bar(self._running[0]))
+        parts += [Text(f"training {what}") for what in self._running[1:] and self._running]
         parts += [Text(remark, style="dim") for remark in self._remarks]
         return Group(*parts)
 

@@ -11,9 +11,10 @@ import yaml
 
 from server.answers import TrialAnswer
 from server.drive.live import score_words
-from server.drive.loop import Drive, sigma_of
+from server.drive.loop import sigma_of
 from server.drive.picture import draw, series
 from server.drive.report import Report, build
+from server.drive.state import Drive
 from server.policies.base import ranked, standings
 from server.words import changed, counted
 

@@ -46,6 +46,10 @@ class ModelPlan:
     prices: Path | None = None
     replay: Path | None = None
     """A transcript that says what was said then."""
+    anonymous: bool = False
+    """Whether datasets and fields go by other names."""
+    dry_run: bool = False
+    """Whether only the first prompt is wanted."""
     retries: int = 4
     """Of one request, after a refusal that may pass (429, 5xx, no connection)."""
 
@@ -75,6 +79,8 @@ class Plan:
     withhold: float = 0.0
     """The chance that the study is not told of a heuristic: a control for what heuristics are worth."""
     wait_seconds: float = 45.0
+    parallel: int = 1
+    """Trainings at a time; the server trains as many at once as it has slots."""
     resume: str | None = None
     """A study that was started before, to go on with."""
 
@@ -125,6 +131,8 @@ class Plan:
             words += ["--withhold", f"{self.withhold:g}"]
         if not self.reflection:
             words += ["--no-reflection"]
+        if self.parallel > 1:
+            words += ["--parallel", str(self.parallel)]
         if self.url is not None:
             words += ["--url", self.url]
         if self.resume is not None:
@@ -134,6 +142,8 @@ class Plan:
         elif self.model is not None:
             words += ["--provider", self.model.provider, "--model", self.model.model]
             words += ["--base-url", self.model.base_url] if self.model.base_url else []
+        if self.model is not None and self.model.anonymous:
+            words += ["--anonymous"]
         return shlex.join(words)
 
 

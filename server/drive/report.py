@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from server.answers import Finished, MemoryItem, TrialAnswer
 from server.drive.desk import Desk
-from server.drive.loop import Drive, sigma_of
+from server.drive.loop import sigma_of
+from server.drive.state import Drive
 from server.policies.base import Standing, ranked, standings
 from server.version import installed_version
 from trainers.space import Config
@@ -107,6 +108,8 @@ class Report(Part):
     calibration: str | None = None
     """How well what was expected of trials came true, over all studies of this policy; None where nothing was."""
     seconds: float
+    dollars: float | None = None
+    """What a model's tokens cost, where their price is known."""
     versions: Versions
 
 
@@ -134,6 +137,7 @@ def build(drive: Drive) -> Report:
         heuristics=[_note(item) for item in _in_order(desk, drive.written)],
         calibration=desk.calibration,
         seconds=round(drive.elapsed(), 1),
+        dollars=None if drive.dollars is None else round(drive.dollars, 4),
         versions=Versions(virtualmle=installed_version(), torch=_installed("torch"), python=platform.python_version()),
     )
 

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from server.causes import cause_of
 from server.drive.live import view_for
-from server.drive.loop import Drive, play
+from server.drive.loop import play
 from server.drive.page import verdict, write_report
 from server.drive.plan import Plan
+from server.drive.state import Drive
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
 INTERRUPTED = 130
@@ -35,6 +36,11 @@ def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, 
         if drive.failure is not None:
             raise DriveFailed(drive.failure)
         return INTERRUPTED
+    if drive.prompt is not None and drive.failure is None:
+        typer.echo(drive.prompt)
+        go_on = f"`virtualmle drive --resume {drive.desk.study.study_id} --policy llm --model …`"
+        typer.echo(f"Nothing was trained and no model asked; {go_on} goes on with this study.", err=True)
+        return 0
     report = write_report(drive, drive.folder)
     study = report.study_id
     if drive.interrupted:

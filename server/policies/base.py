@@ -12,6 +12,8 @@ from memory.priors import Belief, Start
 from memory.records import Expected
 from trainers.space import Config, Space
 
+PENDING = "running"
+"""The status of a trial that is under way: proposed, but nothing is known of it yet."""
 BAD = ("diverged", "out_of_memory", "timed_out", "stopped")
 """Ends that speak against a configuration; others say nothing of it."""
 

@@ -7,9 +7,21 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from math import prod
+from statistics import fmean
 
 from memory.priors import typed_value
-from server.policies.base import BAD, Brief, Observation, Proposal, Standing, first_trial, ranked, standings, tried
+from server.policies.base import (
+    BAD,
+    PENDING,
+    Brief,
+    Observation,
+    Proposal,
+    Standing,
+    first_trial,
+    ranked,
+    standings,
+    tried,
+)
 from server.policies.playbook import Playbook
 from server.policies.racing import confirm, to_confirm
 from server.policies.sampling import (
@@ -108,9 +120,15 @@ def _most_promising(
 
 
 def _own(known: Sequence[Standing]) -> Task:
-    """What the study has seen. What ended badly stands as low as the model looks, a failure of the machine nowhere."""
+    """What the study has seen. What ended badly stands as low as the model looks, a failure of the machine nowhere.
+
+    What is under way is taken for as good as the mean (the constant liar), so that nothing near it looks promising.
+    """
     told = [one for one in known if one.mean is not None or any(trial.status in BAD for trial in one.trials)]
     scores = [one.mean or max((trial.reached or 0.0 for trial in one.trials), default=0.0) for one in told]
+    pending = [one for one in known if one.mean is None and any(trial.status == PENDING for trial in one.trials)]
+    scores += [fmean(scores)] * len(pending) if scores else []
+    told += pending if scores else []
     return Task([one.config for one in told], scores, [max(len(one.scores), 1) for one in told], SIGMA)
 
 

@@ -108,7 +108,7 @@ def power_law(slack: float) -> Candidate:
 
 def _growth(one: Curve, epochs: int) -> Points:
     """log of what a training still gained after each epoch."""
-    return np.log([max(one.best[-1], 1e-9) / max(one.at(epoch), 1e-9) for epoch in range(1, epochs + 1)])
+    return np.log(max(one.best[-1], 1e-9) / np.maximum(one.until(np.arange(1, epochs + 1)), 1e-9))
 
 
 def out_of_reach(times: float) -> Candidate:

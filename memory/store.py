@@ -189,6 +189,11 @@ class Memory:
         with self._connection.read() as cursor:
             return trials.epochs(cursor, trial_id)
 
+    def curves(self, study_id: str, metric: str) -> dict[str, list[tuple[int, float]]]:
+        """By trial of a study the epochs of its last attempt that told the metric: (epoch, value), in order."""
+        with self._connection.read() as cursor:
+            return trials.curves(cursor, study_id, metric)
+
     # What was learned and shown
 
     def add_note(

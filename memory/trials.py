@@ -212,6 +212,21 @@ def epochs(cursor: Cursor, trial_id: str) -> list[Epoch]:
     return [Epoch.model_validate(row) for row in rows]
 
 
+def curves(cursor: Cursor, study_id: str, metric: str) -> dict[str, list[tuple[int, float]]]:
+    """By trial the epochs of its last attempt that told the metric: (epoch, value), in order."""
+    rows = cursor.rows(
+        """SELECT t.trial_id, e.epoch, e.validation[$metric] AS value
+           FROM trials t LEFT JOIN last_attempts a ON a.trial_id = t.trial_id
+           JOIN epochs e ON e.trial_id = t.trial_id AND e.attempt_id = coalesce(a.attempt_id, '')
+           WHERE t.study_id = $id AND value IS NOT NULL ORDER BY t.position, e.epoch""",
+        {"id": study_id, "metric": metric},
+    )
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        found.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
+    return found
+
+
 def finish(cursor: Cursor, result: TrialResult) -> Trial:
     """Stores how a trial ended, unless that is known already, and answers what is stored. Raises UnknownTrial."""
     require(cursor, (result.trial_id,))

@@ -28,10 +28,11 @@ def stop_below(memory: Memory, study: Study, trial: Trial) -> tuple[float, ...]:
 def _curves(memory: Memory, study: Study, trials: list[Trial], epochs: int) -> Iterator[stopping.Curve]:
     """The earlier curves. One that a lower max_epochs cut off might have risen, as if it had been stopped there."""
     ids = {trial.trial_id for trial in trials}
+    known = memory.curves(study.study_id, study.metric)
     for trial in trials:
         if trial.status not in ("ok", "stopped", "timed_out") or trial.weights_of in ids:
             continue
-        validation = [epoch.validation.get(study.metric, 0.0) for epoch in memory.epochs(trial.trial_id)]
+        validation = [value for _, value in known.get(trial.trial_id, ())]
         cut = len(validation) >= _most_epochs(trial.config) and _most_epochs(trial.config) < epochs
         if curve := stopping.curve(trial.config_hash, validation, trial.status == "ok" and not cut):
             yield curve

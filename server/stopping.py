@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean, median
 
+import numpy as np
+import numpy.typing as npt
+
 from trainers.spec import TrialResult, TrialSpec
 
 
@@ -19,8 +22,12 @@ class Curve:
     complete: bool
 
     def at(self, epoch: int) -> float:
-        """Its best by `epoch`, counted from 1; a complete training keeps what it reached."""
+        """As `until`, of one epoch."""
         return self.best[min(epoch, len(self.best)) - 1]
+
+    def until(self, epochs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Its best by each of `epochs`, counted from 1; a complete training keeps what it reached."""
+        return np.asarray(self.best)[np.minimum(epochs, len(self.best)) - 1]
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,13 @@ def stop_below(curves: Sequence[Curve], sigma: float, epochs: int, rule: Rule = 
     if len(whole) < rule.needed:
         return ()
     horizon = rule.lengths * median(fmean(len(one.best) for one in group) for group in whole)
-    asked = [0.0] * min(rule.grace, epochs)
-    for epoch in range(len(asked) + 1, epochs + 1):
-        peers = [fmean(one.at(epoch) for one in group) for group in whole]
-        peers += [one.at(epoch) for one in ended if len(one.best) >= epoch]
-        forgiven = rule.slack * max(0.0, 1 - epoch / horizon) + rule.sigmas * sigma
-        asked.append(float(f"{median(peers) * max(0.0, 1 - forgiven):.6g}"))
-    return tuple(asked) if any(asked) else ()
+    ages = np.arange(1, epochs + 1)
+    peers = [np.mean([one.until(ages) for one in group], axis=0) for group in whole]
+    peers += [np.where(ages <= len(one.best), one.until(ages), np.nan) for one in ended]
+    forgiven = rule.slack * np.maximum(0.0, 1 - ages / horizon) + rule.sigmas * sigma
+    asked = np.nanmedian(peers, axis=0) * np.maximum(0.0, 1 - forgiven)
+    asked[: rule.grace] = 0.0
+    return tuple(float(f"{value:.6g}") for value in asked) if asked.any() else ()
 
 
 def words(spec: TrialSpec, result: TrialResult) -> str:

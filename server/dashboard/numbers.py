@@ -64,14 +64,10 @@ def _curves(memory: Memory, study: Study, trials: Sequence[Trial]) -> list[Curve
     roles = {0: "default", **({best.number: "best"} if best and best.number else {})}
     trained = [trial for trial in trials if trial.weights_of is None]
     shown = {trial.trial_id for trial in trained[-CURVES:]} | {t.trial_id for t in trained if t.number in roles}
+    known = memory.curves(study.study_id, study.metric)
     found: list[Curve] = []
     for trial in trained:
-        if trial.trial_id not in shown:
-            continue
-        points = [
-            (e.epoch, e.validation[study.metric]) for e in memory.epochs(trial.trial_id) if study.metric in e.validation
-        ]
-        if points:
+        if trial.trial_id in shown and (points := known.get(trial.trial_id)):
             epochs, scores = zip(*points, strict=True)
             found.append(Curve(trial.trial_id, trial.number, roles.get(trial.number, "other"), epochs, scores))
     return found

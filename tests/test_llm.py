@@ -466,3 +466,44 @@ def test_what_is_no_transcript_is_said(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(ModelFailed, match=r"t\.jsonl is no transcript\.jsonl of a drive"):
             open_dialogue(ModelPlan("replay", "replay", replay=file))
+
+
+def test_ten_trials_are_played_through_whatever_a_model_and_its_endpoint_do(provider: Provider, tmp_path: Path) -> None:
+    reply, stop = REPLIES[provider], {"anthropic": "max_tokens", "openai": "length"}[provider]
+    refusal = {"anthropic": "refusal", "openai": "content_filter"}[provider]
+    rates = [round(0.0011 + 0.0002 * step, 4) for step in range(9)]
+
+    def trial(rate: float) -> Call:
+        return "run_trial", {"study_id": "s-1", "changes": {"learning_rate": rate}, "hypothesis": f"rate {rate}"}
+
+    garbled: Call = ("run_trial", {"study_id": "s-1", "changes": "all of them"})
+    if provider == "openai":
+        garbled = ("run_trial", '{"study_id": "s-1", "changes": {')
+    note: Call = ("write_heuristic", {"study_id": "s-1", "kind": "reflection", "text": "So.", "evidence": ["t-1"]})
+    replies: list[Reply] = [
+        (429, ERRORS[provider]("slow down")),
+        reply(("read_memory", {"study_id": "s-1"}), text="What is known?"),
+        reply(trial(rates[0])),
+        reply(note, trial(rates[1]), text="Best so far: t-1."),
+        reply(garbled),
+        reply(("run_trail", {"study_id": "s-1"})),
+        reply(("run_trial", {"study_id": "s-other", "changes": {}})),
+        reply(text="I would rather not.", stop=refusal),
+        reply(trial(0.5)),  # out of bounds
+        reply(trial(rates[2]), stop=stop),  # cut off, so it is not run
+        *[reply(trial(rate)) for rate in rates[2:]],
+        reply(FINISH),
+    ]
+    played = play(provider, replies, tmp_path, trials=10)
+    configurations = {trial["number"] for trial in played.report["trials"]}
+    assert len(configurations) == 10
+    tried = [trial["changes"].get("learning_rate") for trial in played.report["trials"] if trial["number"]]
+    assert tried == rates
+    assert played.server.finishes == 1
+    failed = [line["text"] for line in played.transcript if line["role"] == "tool" and line["failed"]]
+    assert len(failed) == 5
+    for words, text in zip(
+        ("", "run_trail", "study_id must be 's-1'", "learning_rate", "cut off"), failed, strict=True
+    ):
+        assert words in text
+    assert [item["text"] for item in played.report["heuristics"]] == ["A higher rate helped.", "So."]

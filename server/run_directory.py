@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariable
 
 from server.executors.base import ATTEMPT_FILE, write_whole
 from server.stopping import words
-from trainers.spec import RESULT_FILES, Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
+from trainers.spec import RESULT_FILES, RESUME_FILE, Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
 
 _EPOCHS = "epochs.jsonl"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -50,7 +51,7 @@ def read_ranks(directory: Path) -> npt.NDArray[np.uint8] | None:
 
 
 def prepare(directory: Path, spec: TrialSpec) -> None:
-    """Makes the run directory ready for a new attempt: an earlier one leaves only its log. Raises OSError."""
+    """Makes the run directory ready for a new attempt: an earlier one leaves its log and its state. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in _OF_AN_ATTEMPT:
         (directory / name).unlink(missing_ok=True)
@@ -137,6 +138,12 @@ def sweep(trials: Path) -> None:
     for task in ("export", "recommend"):
         for folder in trials.glob(f"{task}-*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_state(directory: Path) -> None:
+    """Removes what another attempt would go on from: there will be none."""
+    with suppress(OSError):
+        (directory / RESUME_FILE).unlink(missing_ok=True)
 
 
 def log_end(directory: Path) -> str:

@@ -274,6 +274,7 @@ class Supervisor:
         self._tell(result.trial_id)
 
     def _tell(self, trial_id: str) -> None:
+        run_directory.forget_state(self._settings.trials / trial_id)
         if self.on_finished is not None:
             try:
                 self.on_finished(trial_id)

@@ -15,7 +15,8 @@ from trainers import train as training
 from trainers.data import TrainingData
 from trainers.evaluate import Diverged, Evaluation, ranks
 from trainers.spec import METRICS, SPECS, Epoch, TrialSpec
-from trainers.train import TrainState, train
+from trainers.state import TrainState
+from trainers.train import train
 
 DATA = walks(users=80, num_items=30, longest=8)
 

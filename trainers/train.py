@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import inf, isfinite
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from trainers import device as devices
 from trainers.backbones import Encoder, build
@@ -24,42 +22,9 @@ from trainers.losses import loss_of
 from trainers.metrics import filter_rule, metrics_of
 from trainers.negatives import Negatives
 from trainers.optimizers import clip_gradients, optimizers_of, set_rate
+from trainers.resume import Keeper
 from trainers.spec import SPECS, Epoch, Outcome, TrialSpec
-
-
-@dataclass
-class Best:
-    """The epoch that validated best so far: what is kept, reported and early stopping counts from."""
-
-    epoch: int
-    validation: dict[str, float]
-    ranks: npt.NDArray[np.int64]
-    weights: dict[str, Tensor]
-
-
-@dataclass
-class TrainState:
-    """All that changes from epoch to epoch."""
-
-    model: Encoder
-    encode: GraphEncoder
-    optimizers: list[torch.optim.Optimizer]
-    negatives: Negatives
-    evaluation: Evaluation
-    predicted_memory_mb: float | None = None
-    best: Best | None = None
-    history: list[Epoch] = field(default_factory=list)
-
-    def record(self, epoch: Epoch, found: npt.NDArray[np.int64], metric: str) -> None:
-        """Adds a finished epoch, and keeps its weights if none before it validated as well."""
-        self.history.append(epoch)
-        if self.best is None or epoch.validation[metric] > self.best.validation[metric]:
-            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self.best = Best(epoch.epoch, epoch.validation, found, weights)
-
-    def epochs_without_gain(self) -> int:
-        """Epochs since the best one."""
-        return len(self.history) - self.best.epoch if self.best else 0
+from trainers.state import TrainState
 
 
 def train(
@@ -68,19 +33,23 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     cancelled: Callable[[], bool] = lambda: False,
     deadline: float = inf,
+    keeper: Keeper | None = None,
 ) -> tuple[Outcome, TrainState]:
     """Trains `trial` until validation stops improving; the state's model then holds the weights of its best epoch.
 
     `deadline` (of `time.monotonic`) ends it at the next epoch boundary as `timed_out`; `cancelled`, asked between
     batches, as soon as possible. Raises Diverged when a loss or a score is not finite, and NotEnoughMemory before the
-    start where the training cannot fit.
+    start where the training cannot fit. With a `keeper` it goes on where an earlier attempt was kept, whose epochs are
+    told to `on_epoch` first, and keeps its own state.
     """
     spec = SPECS[trial.backbone].model_validate(trial.config)
     state, rows = begin(trial, spec, data)
     model, evaluation = state.model, state.evaluation
-    outcome: Outcome = "ok"
-    for epoch in range(1, spec.max_epochs + 1):
-        started = time.perf_counter()
+    if keeper is not None and keeper.restore(state):
+        for known in state.history:
+            on_epoch(known)
+    while (outcome := ending(state, spec, trial, deadline)) is None:
+        epoch, started = len(state.history) + 1, time.perf_counter()
         loss = train_epoch(spec, state, rows, trial.seed, epoch, cancelled)
         if loss is None:
             outcome = "cancelled"
@@ -92,14 +61,8 @@ def train(
         line = Epoch(epoch=epoch, loss=loss, validation=validation, seconds=seconds, eval_seconds=eval_seconds)
         state.record(line, found, trial.metric)
         on_epoch(line)
-        if state.epochs_without_gain() >= spec.patience:
-            break
-        if hopeless(state, trial) and epoch < spec.max_epochs:
-            outcome = "stopped"
-            break
-        if time.monotonic() >= deadline and epoch < spec.max_epochs:
-            outcome = "timed_out"
-            break
+        if keeper is not None:
+            keeper.keep(state)
     if state.best is not None:
         model.load_state_dict(state.best.weights)
     return outcome, state
@@ -125,6 +88,17 @@ def validation_of(trial: TrialSpec, spec: Spec, data: TrainingData, device: torc
     """The evaluation of the validation items after the training items of each user."""
     rule = filter_rule(trial.filter_seen, data.facts)
     return Evaluation.of(data.held_out(), data.num_items, spec.max_length, rule, device)
+
+
+def ending(state: TrainState, spec: Spec, trial: TrialSpec, deadline: float) -> Outcome | None:
+    """How a training that stands so ends now; None where it goes on."""
+    if not state.history:
+        return None
+    if len(state.history) >= spec.max_epochs or state.epochs_without_gain() >= spec.patience:
+        return "ok"
+    if hopeless(state, trial):
+        return "stopped"
+    return "timed_out" if time.monotonic() >= deadline else None
 
 
 def hopeless(state: TrainState, trial: TrialSpec) -> bool:

@@ -22,9 +22,10 @@ from trainers.data import TrainingData, find_by_hash, load_training
 from trainers.evaluate import Diverged, Evaluation
 from trainers.metrics import LIST, measures_of, metrics_of
 from trainers.registry import TrainerError
+from trainers.resume import Keeper
 from trainers.reuse import Source, read_source
 from trainers.scoring import Scoring, rank_all
-from trainers.spec import SPECS, Epoch, Outcome, TrialResult, TrialSpec
+from trainers.spec import RESUME_FILE, SPECS, Epoch, Outcome, TrialResult, TrialSpec
 from trainers.train import train, validation_of
 
 log = logging.getLogger("trainers")
@@ -64,6 +65,8 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
             result = _result(trial, _status_of(error), history, message=line_of(error))
     log.info("%s %s", result.status, result.message)
     write(directory / "result.json", result)
+    if result.status != "cancelled":  # an owner that ends cancels, too, and its trial goes on with the next one
+        (directory / RESUME_FILE).unlink(missing_ok=True)
 
 
 def write(path: Path, record: BaseModel) -> None:
@@ -122,7 +125,7 @@ def _trained(
         score = epoch.validation[trial.metric]
         log.info("epoch %d: loss %.4f, %s %.4f", epoch.epoch, epoch.loss, trial.metric, score)
 
-    outcome, state = train(trial, data, on_epoch, cancelled, deadline)
+    outcome, state = train(trial, data, on_epoch, cancelled, deadline, Keeper(directory, trial))
     result = _result(trial, outcome, state.history, state.model, state.best.epoch if state.best else None)
     result = result.model_copy(update={"predicted_memory_mb": state.predicted_memory_mb})
     return _evaluated(directory, trial, data, state.model, state.evaluation, result) if state.best else result

@@ -49,6 +49,8 @@ class Study(Record):
     max_trials: int | None
     budget_seconds: float | None
     trial_seconds: float | None
+    gpu_seconds: float | None = None
+    """How long its trainings may hold a slot, all together."""
     policy: str
     seed: int
     early_stop: EarlyStop = "off"

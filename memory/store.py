@@ -101,6 +101,11 @@ class Memory:
             self._rosters.pop(study_id, None)  # what did not come to be must not be counted
             raise
 
+    def slot_seconds(self, study_id: str) -> float:
+        """How long the study's trainings have held a slot so far, those under way included."""
+        with self._connection.read() as cursor:
+            return self._studies.slot_seconds(cursor, study_id)
+
     def trial(self, trial_id: str) -> Trial:
         """The trial as it stands; its status is derived from its attempts and its result."""
         with self._connection.read() as cursor:

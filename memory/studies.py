@@ -51,6 +51,16 @@ class Studies:
             self._known |= {row["study_id"]: _study(row) for row in rows}
         return [self._known[one] for one in ids]
 
+    def slot_seconds(self, cursor: Cursor, study_id: str) -> float:
+        """How long its trainings have held a slot so far, those under way included."""
+        row = cursor.row(
+            """SELECT sum(epoch(coalesce(e.ended_at, $now) - a.started_at)) AS seconds
+               FROM trials t JOIN attempts a ON a.trial_id = t.trial_id
+               LEFT JOIN attempt_ends e ON e.attempt_id = a.attempt_id WHERE t.study_id = $id""",
+            {"id": study_id, "now": stored_time(now())},
+        )
+        return float(row["seconds"] or 0.0) if row else 0.0
+
     def end(self, cursor: Cursor, study_id: str) -> None:
         """It takes no more trials. A second call does nothing."""
         self.one(cursor, study_id)

@@ -32,8 +32,13 @@ def seconds_left(study: Study, now: datetime) -> float | None:
     return max(0.0, study.budget_seconds - (now - study.created_at).total_seconds())
 
 
-def check_open(study: Study, trials: Sequence[Trial], config_hash: str, now: datetime) -> None:
-    """Raise ProtocolError where the study admits no training of `config_hash` any more."""
+def check_open(
+    study: Study, trials: Sequence[Trial], config_hash: str, now: datetime, held_seconds: float = 0.0
+) -> None:
+    """Raise ProtocolError where the study admits no training of `config_hash` any more.
+
+    `held_seconds`: how long its trainings have held slots so far.
+    """
     if study.finished:
         raise ProtocolError(
             f"Study {study.study_id!r} is finished and its test split revealed; start_study opens a new one."
@@ -42,6 +47,11 @@ def check_open(study: Study, trials: Sequence[Trial], config_hash: str, now: dat
         raise ProtocolError(
             f"The budget of {study.budget_seconds:g} seconds is spent; finish_study(study_id={study.study_id!r}) "
             "evaluates the best configuration."
+        )
+    if study.gpu_seconds is not None and held_seconds >= study.gpu_seconds:
+        raise ProtocolError(
+            f"The {study.gpu_seconds:g} slot seconds of this study are spent (gpu_seconds); "
+            f"finish_study(study_id={study.study_id!r}) evaluates the best configuration."
         )
     known = {trial.config_hash for trial in trials}
     if config_hash not in known and trials_left(study, trials) == 0:

@@ -23,6 +23,7 @@ from trainers.space import Condition, Field, Space
 from trainers.spec import SPECS, FilterSeen, Preset, preset
 
 NOTES_SHOWN = 8
+BUDGETS = {"max_trials", "budget_seconds", "trial_seconds", "gpu_seconds"}
 
 
 def study_space(
@@ -48,6 +49,7 @@ def new_study(
     max_trials: int | None,
     budget_seconds: float | None,
     trial_seconds: float | None,
+    gpu_seconds: float | None,
     policy: str,
     seed: int,
     early_stop: EarlyStop,
@@ -79,6 +81,7 @@ def new_study(
         max_trials=max_trials,
         budget_seconds=budget_seconds,
         trial_seconds=trial_seconds,
+        gpu_seconds=gpu_seconds,
         policy=policy,
         seed=seed,
         early_stop=early_stop,
@@ -112,7 +115,7 @@ def write_brief(memory: Memory, study: Study, snapshot_id: str | None = None) ->
     memory.ledger.expose(study, [ranked.note for ranked in due] + [note for said in claims.values() for note in said])
     stored: dict[str, Any] = json.loads(study.brief)
     sigma = noise.prior(study.facts.measured_users)
-    limits = study.model_dump(include={"max_trials", "budget_seconds", "trial_seconds"}, exclude_none=True)
+    limits = study.model_dump(include=BUDGETS, exclude_none=True)
     facts = {name: rounded(value) for name, value in study.facts.model_dump().items() if value is not None}
     return Brief(
         dataset={"name": study.dataset, "split": study.split, "content_hash": study.dataset_hash, **facts}

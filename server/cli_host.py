@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from server.owner_status import QueueLine
 from server.settings import load_settings
 
 Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="Default: VIRTUALMLE_HOME, else user data.")]
@@ -34,8 +37,24 @@ def status(home: Home = None, as_json: Json = False) -> None:
         f"The owner of {settings.home}: pid {owner.pid}, {owner.url}, version {found.version}, since {owner.started}"
     )
     typer.echo(f"clients   {found.clients}")
+    typer.echo(f"slots     {found.slots}")
     for title, ids in (("running", found.running), ("queued", found.queued), ("playing", found.playing)):
         typer.echo(f"{title:<9} {', '.join(ids) or 'none'}")
+    if found.queue:
+        typer.echo("")
+        Console(soft_wrap=True).print(_queue_table(found.queue))
+
+
+def _queue_table(queue: list[QueueLine]) -> Table:
+    table = Table("trial", "study", "trains", box=None, pad_edge=False)
+    for heading in ("state", "where", "epochs", "memory MB"):
+        table.add_column(heading, justify="right")
+    for line in queue:
+        where = "" if not line.running else "CPU" if line.gpu is None else f"GPU {line.gpu}"
+        state = "running" if line.running else "queued"
+        what = f"{line.backbone} on {line.dataset}"
+        table.add_row(line.trial_id, line.study_id, what, state, where, str(line.epochs), f"{line.memory_mb:,.0f}")
+    return table
 
 
 def open_page(

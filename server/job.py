@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,11 @@ from server.admission import seconds_left
 from server.executors.base import Exit
 from server.outcome import Traces
 from server.run_directory import has_checkpoint, read_result
+from server.slots import Lease
 from trainers.spec import Epoch, TrialSpec
+
+PROGRESS_SECONDS = 5.0
+"""The longest silence towards somebody who waits."""
 
 
 @dataclass
@@ -25,8 +30,15 @@ class Job:
     directory: Path
     threads: int
     memory_mb: int | None = None
+    """Its limit, where there is one."""
+    wanted_mb: float = 0.0
+    """What is set aside for it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: asyncio.Task[None] | None = None
+    """Waits for a place and trains."""
+    lease: Lease | None = None
+    """The place that it has."""
     work: asyncio.Task[list[Exit]] | None = None
     attempt: Attempt | None = None
     epochs: tuple[Epoch, ...] = ()
@@ -41,6 +53,17 @@ class Job:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    async def wait(self, seconds: float, on_progress: Callable[[int], Awaitable[None]] | None) -> None:
+        """Returns when it is over or `seconds` are; `on_progress` hears how many epochs are done."""
+        loop = asyncio.get_running_loop()
+        end, told = loop.time() + seconds, 0
+        while not self.over.is_set() and (left := end - loop.time()) > 0:
+            if on_progress is not None and len(self.epochs) != told:
+                told = len(self.epochs)
+                await on_progress(told)
+            elif not await self.change(min(left, PROGRESS_SECONDS)) and on_progress is not None:
+                await on_progress(told)
+
     async def change(self, seconds: float) -> bool:
         """Whether something changed within `seconds`."""
         changed = self.changed
@@ -49,9 +72,14 @@ class Job:
                 await changed.wait()
         return changed.is_set()
 
-    def deadline_seconds(self) -> float | None:
-        """What the study leaves for this training if it starts now; zero or less is nothing, None is no limit."""
-        left = (seconds_left(self.study, datetime.now(UTC)), self.study.trial_seconds)
+    def deadline_seconds(self, used: float = 0.0, sharers: int = 1) -> float | None:
+        """What the study leaves for this training if it starts now; zero or less is nothing, None is no limit.
+
+        `used`: seconds that the study's trainings have held slots; `sharers` of them share what is left.
+        """
+        whole = self.study.gpu_seconds
+        share = None if whole is None else (whole - used) / max(1, sharers)
+        left = (seconds_left(self.study, datetime.now(UTC)), self.study.trial_seconds, share)
         return min((seconds for seconds in left if seconds is not None), default=None)
 
     def spec(self, weights_of: str | None = None) -> TrialSpec:

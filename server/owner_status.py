@@ -5,6 +5,19 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 
+class QueueLine(BaseModel):
+    """A trial that trains or waits. `memory_mb` is what is set aside for it; `gpu` None is the CPU."""
+
+    trial_id: str
+    study_id: str
+    dataset: str
+    backbone: str
+    running: bool
+    epochs: int
+    memory_mb: float
+    gpu: int | None = None
+
+
 class Status(BaseModel):
     """`busy`: it is training, evaluating or playing."""
 
@@ -15,3 +28,7 @@ class Status(BaseModel):
     queued: list[str]
     playing: list[str] = []
     """Studies that a policy plays."""
+    slots: int = 1
+    """Trainings at a time."""
+    queue: list[QueueLine] = []
+    """What trains and what waits, in the order it came."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from memory.noise import compare, compare_paired
 from memory.records import Reveal, Study, Trial
 from memory.store import Memory
-from server import studies
+from server import run_directory, studies
 from server.admission import ProtocolError
 from server.answers import FinishAnswer, Finished
 from server.brief import rounded, rounded_all
+from server.executors.base import ExecutorError
 from server.lineage import still_wins
 from server.settings import Settings
 from server.studies import Standing
 from server.supervisor import Supervisor
+from trainers.spec import CheckpointPath, EvaluationSpec, FilterSeen, Revealed
 
 
 class Reveals:
@@ -62,7 +65,7 @@ class Reveals:
         chosen, default = studies.chosen(study, trials), studies.default_standing(study, trials)
         if chosen is not None:
             ids = dict.fromkeys(chosen.trial_ids + (default.trial_ids if default else []))
-            found = await self._supervisor.evaluate(study.study_id, study.dataset_hash, study.filter_seen, list(ids))
+            found = await evaluate(self._supervisor, study.study_id, study.dataset_hash, study.filter_seen, list(ids))
             self._memory.add_reveal(
                 study.study_id,
                 study.dataset_hash,
@@ -77,6 +80,24 @@ class Reveals:
         for task in list(self._running.values()):
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+
+async def evaluate(
+    supervisor: Supervisor, study_id: str, dataset_hash: str, filter_seen: FilterSeen, trial_ids: Sequence[str]
+) -> Revealed:
+    """Reads the sealed test for the checkpoints of these trials; cancelling ends that. Raises ExecutorError."""
+    paths = tuple(CheckpointPath(trial_id=one, path=f"../{one}/checkpoint.safetensors") for one in trial_ids)
+    asked = EvaluationSpec(dataset_hash=dataset_hash, filter_seen=filter_seen, checkpoints=paths)
+    directory = supervisor.trials / f"reveal-{study_id}"
+    try:
+        run_directory.prepare_evaluation(directory, asked)
+    except OSError as error:
+        raise ExecutorError(f"{directory.name} cannot be written: {error.strerror or error}.") from None
+    await supervisor.produce(directory, "evaluate")
+    revealed = run_directory.read_revealed(directory)
+    if revealed.status != "ok":
+        raise ExecutorError(f"The evaluation of study {study_id!r} failed: {revealed.message}")
+    return revealed
 
 
 def finish_answer(memory: Memory, settings: Settings, study: Study) -> FinishAnswer:

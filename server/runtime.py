@@ -7,17 +7,24 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import anyio.to_thread
 from mcp import Client
 
 from memory.store import Memory
 from server.autopilot import Autopilot
 from server.executors.base import Executor
+from server.executors.evidence import ceiling_mb
 from server.executors.process import ProcessExecutor
+from server.gpus import found_gpus
 from server.hopeless import stop_below
 from server.reveal import Reveals
 from server.settings import Settings, SettingsError
+from server.slots import Place, Slots
 from server.supervisor import Supervisor
 from server.views import record_verdict
+
+ROOM = 0.9
+"""Of a device's memory: what trainings may hold together."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,16 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
         async with (
             executor or ProcessExecutor(settings.datasets, settings.home) as ready,
             Supervisor(
-                memory, ready, settings, partial(record_verdict, memory), partial(stop_below, memory)
+                memory,
+                ready,
+                settings,
+                partial(record_verdict, memory),
+                partial(stop_below, memory),
+                slots=await anyio.to_thread.run_sync(slots_of, settings),
             ) as supervisor,
         ):
             reveals = Reveals(memory, supervisor)
-            autopilot = Autopilot(memory, lambda: _connected(runtime), settings.slots)
+            autopilot = Autopilot(memory, lambda: _connected(runtime), supervisor.slots.places)
             runtime = Runtime(settings, memory, ready, supervisor, reveals, autopilot)
             try:
                 async with autopilot:
@@ -55,6 +67,21 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
                 await reveals.aclose()
     finally:
         memory.close()
+
+
+def slots_of(settings: Settings) -> Slots:
+    """Where trainings go on here, and what fits there. Raises SettingsError for a GPU that is not there."""
+    found = found_gpus() if settings.gpus is None or settings.gpus else {}
+    chosen = list(found) if settings.gpus is None else list(settings.gpus)
+    if missing := [gpu for gpu in chosen if gpu not in found]:
+        raise SettingsError(
+            f"gpus={list(chosen)}: there is no GPU {missing[0]} here; there are {list(found) or 'none'}."
+        )
+    lanes = range(settings.slots)
+    if chosen:
+        places = [Place(gpu, lane) for lane in lanes for gpu in chosen]
+        return Slots(places, {gpu: ROOM * found[gpu] for gpu in chosen})
+    return Slots([Place(None, lane) for lane in lanes], {None: ROOM * ceiling_mb()})
 
 
 def _connected(runtime: Runtime) -> Client:

@@ -23,10 +23,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path
-    threads: int = Field(default_factory=lambda: _cores(), ge=1)
-    """CPU threads of one training."""
     slots: int = Field(default=1, ge=1)
-    """Trainings at the same time."""
+    """Trainings at the same time: on each GPU, where there are any."""
+    gpus: tuple[int, ...] | None = None
+    """Which GPUs to train on, as the driver numbers them; None: all that there are, () for none."""
+    threads: int = Field(default_factory=lambda known: max(1, _cores() // known.get("slots", 1)), ge=1)
+    """CPU threads of one training; a study keeps the number that it began with."""
     trial_memory_mb: int | None = Field(default=None, ge=256)
     """Memory limit of a training; None is none."""
     idle_seconds: float = Field(default=600.0, gt=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Self
@@ -18,14 +18,13 @@ from memory.store import Memory
 from server import run_directory
 from server.executors.base import Executor, ExecutorError, Exit, Slot
 from server.job import Job
+from server.memory_need import MemoryNeed
 from server.outcome import outcome, without_result
 from server.recovery import OWNER_ENDED, recover
 from server.settings import Settings
+from server.slots import Lease, Place, Slots
 from server.uninterrupted import uninterrupted
-from trainers.spec import CheckpointPath, EvaluationSpec, FilterSeen, Revealed, Task, TrialResult
-
-PROGRESS_SECONDS = 5.0
-"""The longest silence towards somebody who waits."""
+from trainers.spec import Task, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,7 @@ class Supervisor:
         on_finished: Callable[[str], None] | None = None,
         stop_below: Callable[[Study, Trial], tuple[float, ...]] = lambda study, trial: (),
         poll_seconds: float = 0.25,
+        slots: Slots | None = None,
     ) -> None:
         self.on_finished = on_finished
         self._stop_below = stop_below
@@ -52,12 +52,12 @@ class Supervisor:
         self._executor = executor
         self._settings = settings
         self._poll_seconds = poll_seconds
-        self._queue: asyncio.Queue[Job | None] = asyncio.Queue()
         self._jobs: dict[str, Job] = {}
         self._failures: dict[str, str] = {}
         self._evaluations = 0
-        self._slots = asyncio.Semaphore(settings.slots)
-        self._workers: list[asyncio.Task[None]] = []
+        self.slots = slots or Slots([Place(lane=lane) for lane in range(settings.slots)], {})
+        self._need = MemoryNeed()
+        self._threads_of: dict[str, int] = {}
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -65,7 +65,6 @@ class Supervisor:
         for trial in recover(self._memory, self._settings.trials, self._finish):
             with suppress(ExecutorError):  # the failure stands in the trial
                 await self.submit(trial, self._memory.study(trial.study_id))
-        self._workers = [asyncio.create_task(self._work()) for _ in range(self._settings.slots)]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -75,6 +74,11 @@ class Supervisor:
     def active(self) -> int:
         """Trials queued or running, and evaluations under way."""
         return len(self._jobs) + self._evaluations
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Trials queued or running here, in the order they came."""
+        return list(self._jobs.values())
 
     def holds(self, trial_id: str) -> bool:
         """Whether the trial is queued or running here; one that is tried again is `interrupted` until it starts."""
@@ -94,8 +98,8 @@ class Supervisor:
             return
         if self._closing:
             raise ExecutorError(f"The owner is ending; run_trial starts trial {trial.trial_id!r} at the next one.")
-        settings = self._settings
-        job = Job(trial, study, settings.trials / trial.trial_id, settings.threads, settings.trial_memory_mb)
+        settings, threads = self._settings, self._threads(study)
+        job = Job(trial, study, settings.trials / trial.trial_id, threads, settings.trial_memory_mb)
         self._failures.pop(trial.trial_id, None)
         try:
             run_directory.prepare(job.directory, job.spec())
@@ -104,21 +108,14 @@ class Supervisor:
             self._finish(without_result(job.traces(), "crashed", message))
             raise ExecutorError(message) from None
         self._jobs[trial.trial_id] = job
-        self._queue.put_nowait(job)
+        job.turn = asyncio.create_task(self._work(job))
 
     async def wait(
         self, trial_id: str, seconds: float, on_progress: Callable[[int], Awaitable[None]] | None = None
     ) -> None:
         """Returns when the trial is over here or `seconds` are; `on_progress` hears how many epochs are done."""
-        job = self._jobs.get(trial_id)
-        loop = asyncio.get_running_loop()
-        end, told = loop.time() + seconds, 0
-        while job is not None and not job.over.is_set() and (left := end - loop.time()) > 0:
-            if on_progress is not None and len(job.epochs) != told:
-                told = len(job.epochs)
-                await on_progress(told)
-            elif not await job.change(min(left, PROGRESS_SECONDS)) and on_progress is not None:
-                await on_progress(told)
+        if (job := self._jobs.get(trial_id)) is not None:
+            await job.wait(seconds, on_progress)
 
     async def cancel(self, trial_id: str) -> None:
         """Ends a trial that is not finished; returns when it has, and no process of it is left."""
@@ -136,23 +133,13 @@ class Supervisor:
                 self._finish(without_result(job.traces(), "cancelled", ""))
             finally:
                 self._leave(job)
+                if job.turn is not None:
+                    job.turn.cancel()
 
-    async def evaluate(
-        self, study_id: str, dataset_hash: str, filter_seen: FilterSeen, trial_ids: Sequence[str]
-    ) -> Revealed:
-        """Reads the sealed test for the checkpoints of these trials; cancelling ends that. Raises ExecutorError."""
-        paths = tuple(CheckpointPath(trial_id=one, path=f"../{one}/checkpoint.safetensors") for one in trial_ids)
-        asked = EvaluationSpec(dataset_hash=dataset_hash, filter_seen=filter_seen, checkpoints=paths)
-        directory = self._settings.trials / f"reveal-{study_id}"
-        try:
-            run_directory.prepare_evaluation(directory, asked)
-        except OSError as error:
-            raise ExecutorError(f"{directory.name} cannot be written: {error.strerror or error}.") from None
-        await self.produce(directory, "evaluate")
-        revealed = run_directory.read_revealed(directory)
-        if revealed.status != "ok":
-            raise ExecutorError(f"The evaluation of study {study_id!r} failed: {revealed.message}")
-        return revealed
+    @property
+    def trials(self) -> Path:
+        """Where the run directories are."""
+        return self._settings.trials
 
     async def produce(self, directory: Path, task: Task, trains: bool = False) -> None:
         """Has `task` done in a prepared directory, beside the trials, or in their turn where it `trains`.
@@ -161,8 +148,10 @@ class Supervisor:
         """
         self._evaluations += 1
         try:
-            async with self._slots if trains else nullcontext():
-                (exit,) = await self._executor.run([directory], self._slot(None), task=task)
+            async with self.slots.take(directory.name, 0.0) if trains else nullcontext() as lease:
+                (exit,) = await self._executor.run(
+                    [directory], _slot(lease or Lease(self.slots.first), self._settings), task=task
+                )
         finally:
             self._evaluations -= 1
         if exit.cause != "result":
@@ -174,35 +163,50 @@ class Supervisor:
 
     async def _close(self) -> None:
         self._closing = True
+        turns = [job.turn for job in self._jobs.values() if job.turn is not None]
         for job in self._jobs.values():
             if job.work is not None:
                 job.work.cancel()
-        for _ in self._workers:
-            self._queue.put_nowait(None)
-        await asyncio.gather(*self._workers)
+            elif job.turn is not None:
+                job.turn.cancel()
+        await asyncio.gather(*turns, return_exceptions=True)
         for job in list(self._jobs.values()):
             self._leave(job)
 
-    async def _work(self) -> None:
-        """One slot."""
-        while (job := await self._queue.get()) is not None and not self._closing:
-            try:
-                async with self._slots:
-                    if not job.over.is_set():  # cancelled while it was queued
-                        await self._train(job)
-            except Exception as error:
-                log.exception("trial %s", job.trial.trial_id)
-                self._failures[job.trial.trial_id] = " ".join(str(error).split())
-            finally:
-                self._leave(job)
+    async def _work(self, job: Job) -> None:
+        """A job's whole turn: it waits for a place, trains and is over."""
+        try:
+            job.wanted_mb = job.memory_mb or self._need.of(job.study, job.trial)
+            async with self.slots.take(job.study.study_id, job.wanted_mb) as lease:
+                if not job.over.is_set() and not self._closing:
+                    job.lease = lease
+                    await self._train(job, lease)
+        except Exception as error:
+            log.exception("trial %s", job.trial.trial_id)
+            self._failures[job.trial.trial_id] = " ".join(str(error).split())
+        finally:
+            self._leave(job)
 
-    async def _train(self, job: Job) -> None:
-        deadline = job.deadline_seconds()
+    def _threads(self, study: Study) -> int:
+        """Those of the study's first training, so that all of them are numbers of one kind; else the setting."""
+        if study.study_id not in self._threads_of:
+            known = (trial.threads for trial in self._memory.trials(study.study_id) if trial.threads)
+            self._threads_of[study.study_id] = next(known, self._settings.threads)
+        return self._threads_of[study.study_id]
+
+    async def _train(self, job: Job, lease: Lease) -> None:
+        held, sharers = 0.0, 1
+        if job.study.gpu_seconds is not None:
+            held = self._memory.slot_seconds(job.study.study_id)
+            sharers = sum(one.study.study_id == job.study.study_id and one.lease is not None for one in self.jobs)
+        deadline = job.deadline_seconds(held, sharers)
         if deadline is not None and deadline <= 0:
             message = "The budget of the study was used up before the training could start."
             return self._finish(without_result(job.traces(), "timed_out", message))
         self._plan(job)
-        job.work = asyncio.create_task(self._executor.run([job.directory], self._slot(deadline)))
+        job.work = asyncio.create_task(
+            self._executor.run([job.directory], _slot(lease, self._settings, job.threads, deadline))
+        )
         try:
             while not job.work.done():
                 await asyncio.wait({job.work}, timeout=self._poll_seconds)
@@ -260,6 +264,7 @@ class Supervisor:
         result = outcome(job.traces(), exit, job.cancelled)
         if result is not None:
             self._memory.finish_trial(result)
+            self._need.saw(job.study, job.trial, result)
         elif job.attempt is None:  # no child came to be: the process that tried was this one
             own = psutil.Process()
             job.attempt = self._memory.start_attempt(job.trial.trial_id, os.getpid(), own.create_time())
@@ -286,6 +291,10 @@ class Supervisor:
         job.over.set()
         job.pulse()
 
-    def _slot(self, deadline: float | None) -> Slot:
-        settings = self._settings
-        return Slot(threads=settings.threads, memory_mb=settings.trial_memory_mb, deadline_seconds=deadline)
+
+def _slot(lease: Lease, settings: Settings, threads: int | None = None, deadline: float | None = None) -> Slot:
+    gpus = () if lease.place.gpu is None else (lease.place.gpu,)
+    return Slot(
+        threads=threads or settings.threads, gpu_ids=gpus, lane=lease.place.lane, memory_mb=settings.trial_memory_mb,
+        deadline_seconds=deadline,
+    )  # fmt: skip

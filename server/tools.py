@@ -86,6 +86,7 @@ async def start_study(
     max_trials: Annotated[int, Field(ge=1)] | None = None,
     budget_seconds: Annotated[float, Field(gt=0)] | None = None,
     trial_seconds: Annotated[float, Field(gt=0)] | None = None,
+    gpu_seconds: Annotated[float, Field(gt=0)] | None = None,
     policy: str = "client",
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     early_stop: EarlyStop = "auto",
@@ -94,8 +95,8 @@ async def start_study(
 ) -> Annotated[CallToolResult, answers.StudyAnswer]:
     """Open a study and return its brief: dataset facts, space with bounds, default, baselines, noise, what memory says.
 
-    Trains nothing: run_trial without changes trains the default, trial 0. To go on with a study, use its study_id.
-    `backbone`: sasrec, hstu or a trainer of the user's. `space` fixes or narrows fields: {"dropout": 0.2, "hidden_dim":
+    Trains nothing: run_trial without changes trains the default, trial 0.
+    `backbone`: sasrec, hstu or the user's own. `space` narrows fields: {"dropout": 0.2, "hidden_dim":
     [64, 128], "learning_rate": {"low": 0.0005, "high": 0.005}}. `early_stop` "auto" ends hopeless trainings, `stopped`.
     `guardrails`: {"coverage@10": {"min": 0.2}}; what violates them is never chosen. `withhold`: chance to hide a
     heuristic, to measure it. Example: start_study(dataset="demo", max_trials=8).
@@ -113,6 +114,7 @@ async def start_study(
             return new_study(
                 found, limited, metric=metric, preset_name=preset, filter_seen=filter_seen, max_trials=max_trials,
                 budget_seconds=budget_seconds, trial_seconds=trial_seconds, policy=policy, seed=seed,
+                gpu_seconds=gpu_seconds,
                 early_stop=early_stop, guardrails=limits, previous=previous,
                 withhold=runtime.settings.withhold if withhold is None else withhold,
             )  # fmt: skip
@@ -168,7 +170,8 @@ async def run_trial(
         if known is not None and known.status != "interrupted":
             trial, duplicate = known, retried is None
         else:
-            admission.check_open(study, trials, new.config_hash, datetime.now(UTC))
+            held = runtime.memory.slot_seconds(study_id) if study.gpu_seconds is not None else 0.0
+            admission.check_open(study, trials, new.config_hash, datetime.now(UTC), held)
             find_by_hash(runtime.settings.datasets, study.dataset_hash)
             trial, duplicate = known or runtime.memory.start_trial(new), False
             await runtime.supervisor.submit(trial, study)

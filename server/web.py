@@ -22,7 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memory.errors import MemoryFault
 from memory.pack import Imported, read_pack
-from memory.records import Trial
 from server import takehome
 from server.app import create_app
 from server.auth import CHALLENGE, Tokens, bearer
@@ -39,8 +38,9 @@ from server.home import (
     STOP_PATH,
 )
 from server.httplog import Logged
+from server.job import Job
 from server.metering import CONTENT_TYPE, Meter
-from server.owner_status import Status
+from server.owner_status import QueueLine, Status
 from server.runtime import Runtime
 from server.settings import Settings
 from server.takehome import ExportRequest, RecommendRequest, TakeHomeRefused
@@ -99,19 +99,15 @@ def build_web(
     return Logged(_Watched(app, tokens, activity), MCP_PATH, most, meter.requested)
 
 
-def _held(runtime: Runtime) -> list[Trial]:
-    """The trials that are queued or running here."""
-    return [trial for trial in runtime.memory.unfinished_trials() if runtime.supervisor.holds(trial.trial_id)]
-
-
 def _gauges(runtime: Runtime, activity: Activity) -> dict[str, tuple[str, float]]:
-    held = _held(runtime)
-    running = sum(trial.status == "running" for trial in held)
+    jobs = runtime.supervisor.jobs
+    running = sum(job.attempt is not None for job in jobs)
     database = runtime.settings.database
     return {
         "clients": ("Clients that are connected.", activity.clients),
         "trials_running": ("Trainings under way.", running),
-        "trials_queued": ("Trials that wait for a slot.", len(held) - running),
+        "trials_queued": ("Trials that wait for a slot.", len(jobs) - running),
+        "slots": ("Trainings that go on at a time, at most.", runtime.supervisor.slots.places),
         "policies_playing": ("Studies that a policy plays.", len(runtime.autopilot.studies)),
         "memory_bytes": ("Size of the memory file.", database.stat().st_size if database.exists() else 0),
     }
@@ -136,6 +132,14 @@ def allowed(settings: Settings, hosts: tuple[str, ...]) -> TransportSecuritySett
     )
 
 
+def _queue_line(job: Job) -> QueueLine:
+    return QueueLine(
+        trial_id=job.trial.trial_id, study_id=job.study.study_id, dataset=job.study.dataset,
+        backbone=job.study.backbone, running=job.attempt is not None, epochs=len(job.epochs),
+        memory_mb=round(job.wanted_mb), gpu=job.lease.place.gpu if job.lease else None,
+    )  # fmt: skip
+
+
 def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: Tokens, activity: Activity) -> None:
     def private(path: str, method: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
         async def guarded(request: Request) -> Response:
@@ -146,14 +150,16 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
         server.custom_route(path, methods=[method])(guarded)
 
     async def status(request: Request) -> Response:
-        held = _held(runtime)
+        queue = [_queue_line(job) for job in runtime.supervisor.jobs]
         facts = Status(
             version=installed_version(),
             clients=activity.clients,
             busy=bool(runtime.supervisor.active or runtime.autopilot.studies),
-            running=[trial.trial_id for trial in held if trial.status == "running"],
-            queued=[trial.trial_id for trial in held if trial.status != "running"],
+            running=[line.trial_id for line in queue if line.running],
+            queued=[line.trial_id for line in queue if not line.running],
             playing=runtime.autopilot.studies,
+            slots=runtime.supervisor.slots.places,
+            queue=queue,
         )
         return JSONResponse(facts.model_dump())
 

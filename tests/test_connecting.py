@@ -229,4 +229,4 @@ def test_status_tells_of_the_owner_and_starts_none(home: Path) -> None:
     assert (told["pid"], told["clients"], told["playing"]) == (owner_of(home).pid, 0, [])
     assert "token" not in told
     lines = run("status", "--home", home).stdout.splitlines()
-    assert lines[1:] == ["clients   0", "running   none", "queued    none", "playing   none"]
+    assert lines[1:] == ["clients   0", "slots     1", "running   none", "queued    none", "playing   none"]

@@ -68,9 +68,9 @@ async def owner(required: bool = True, hosts: tuple[str, ...] = (), **settings: 
     tokens = Tokens(Token("private-token", "owner"), LISTED if required else (), required)
     runtime: Any = SimpleNamespace(
         settings=Settings(home=Path("/nowhere"), **settings),
-        supervisor=SimpleNamespace(active=0),
+        supervisor=SimpleNamespace(active=0, jobs=[], slots=SimpleNamespace(places=1)),
         autopilot=SimpleNamespace(studies=[]),
-        memory=SimpleNamespace(unfinished_trials=list),
+        memory=SimpleNamespace(),
     )
     app = build_web(runtime, tokens, activity, hosts)
     transport = httpx2.ASGITransport(app)

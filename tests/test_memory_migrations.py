@@ -166,7 +166,9 @@ def test_a_home_from_before_fingerprints_keeps_its_trials_and_takes_new_ones(pat
     before = Connection(path)
     migrate(before, shipped()[:1])
     given = study()
-    values = given.model_dump(exclude={"facts", "space", "finished", "early_stop", "guardrails", "withhold"}) | {
+    values = given.model_dump(
+        exclude={"facts", "space", "finished", "early_stop", "guardrails", "withhold", "gpu_seconds"}
+    ) | {
         "created_at": stored_time(given.created_at),
         "facts": given.facts.model_dump_json(),
         "space": given.space.model_dump_json(),

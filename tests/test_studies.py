@@ -275,3 +275,12 @@ def test_the_mean_over_the_seeds_of_a_configuration_decides(limit: dict[str, Any
 def test_a_limit_on_nothing_is_refused(wanted: dict[str, Any], message: str) -> None:
     with pytest.raises(GuardrailError, match=message):
         checked(wanted)
+
+
+def test_a_study_whose_slot_seconds_are_spent_admits_nothing() -> None:
+    limited = study(gpu_seconds=100.0)
+    admission.check_open(limited, [], "new", BEGAN, held_seconds=99.0)
+    with pytest.raises(
+        ProtocolError, match=r"^The 100 slot seconds of this study are spent \(gpu_seconds\); finish_study"
+    ):
+        admission.check_open(limited, [], "new", BEGAN, held_seconds=100.0)

@@ -13,9 +13,10 @@ import pytest
 
 from memory.errors import MemoryFault
 from memory.store import Memory
-from server import run_directory, supervisor
+from server import job, run_directory
 from server.executors.base import Executor, ExecutorError, Exit
 from server.executors.stub import Answer, StubExecutor, curve
+from server.reveal import evaluate
 from server.settings import Settings
 from server.supervisor import Supervisor
 from tests.trials import add_trial, gone, process_executor, said, until
@@ -144,7 +145,7 @@ async def test_waiting_ends_when_the_time_is_up_and_the_trial_goes_on(memory: Me
 async def test_progress_tells_every_reading_of_epochs_and_speaks_in_the_silence(
     memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "PROGRESS_SECONDS", 0.001)
+    monkeypatch.setattr(job, "PROGRESS_SECONDS", 0.001)
     executor = StubExecutor()
     executor.gate.clear()
     heard: list[int] = []
@@ -472,7 +473,7 @@ async def test_a_result_that_memory_refuses_is_told_and_the_slot_goes_on(
 async def test_an_evaluation_reads_the_kept_checkpoints(memory: Memory, tmp_path: Path) -> None:
     executor = StubExecutor()
     async with supervised(memory, executor, tmp_path) as owner:
-        revealed = await owner.evaluate("s-1", "abc", "yes", ["t-1", "t-2"])
+        revealed = await evaluate(owner, "s-1", "abc", "yes", ["t-1", "t-2"])
         assert owner.active == 0
     asked = EvaluationSpec.model_validate_json((tmp_path / "trials" / "reveal-s-1" / "evaluate.json").read_bytes())
     assert set(revealed.trials) == {"t-1", "t-2"}
@@ -487,7 +488,7 @@ async def test_a_failed_evaluation_is_told_in_one_line(memory: Memory, tmp_path:
     executor = StubExecutor(reveal=lambda asked: Revealed(status="failed", message="no such checkpoint"))
     async with supervised(memory, executor, tmp_path) as owner:
         with pytest.raises(ExecutorError, match=r"study 's-1' failed: no such checkpoint$"):
-            await owner.evaluate("s-1", "abc", "auto", ["t-1"])
+            await evaluate(owner, "s-1", "abc", "auto", ["t-1"])
 
 
 async def test_nothing_is_taken_any_more_once_the_owner_ends(memory: Memory, tmp_path: Path) -> None:
@@ -497,3 +498,28 @@ async def test_nothing_is_taken_any_more_once_the_owner_ends(memory: Memory, tmp
         with pytest.raises(ExecutorError, match="ending"):
             await owner.submit(trial, study)
     assert memory.trial(trial.trial_id).status == "queued"
+
+
+async def test_the_slot_seconds_of_a_study_end_its_trainings(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor()
+    async with supervised(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory, gpu_seconds=100.0)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+        assert executor.slots[0].deadline_seconds == 100.0
+        assert memory.slot_seconds(study.study_id) < 100.0
+        assert memory.slot_seconds(study.study_id) > 0.0
+
+
+async def test_a_study_keeps_the_threads_that_it_began_with(memory: Memory, tmp_path: Path) -> None:
+    trial, study = add_trial(memory)
+    async with supervised(memory, StubExecutor(), tmp_path) as owner:
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    executor = StubExecutor()
+    settings = Settings(home=tmp_path, threads=1)
+    async with executor, Supervisor(memory, executor, settings) as owner:
+        again, _ = add_trial(memory, seed=5)
+        await owner.submit(again, study)
+        await owner.wait(again.trial_id, SECONDS)
+    assert [slot.threads for slot in executor.slots] == [2]

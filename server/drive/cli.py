@@ -45,6 +45,9 @@ def drive(
     trials: Annotated[int, typer.Option(min=1, help="Configurations; other seeds of one do not count.")] = 8,
     budget_seconds: Annotated[float | None, typer.Option(min=1, help="Wall clock of the study.")] = None,
     trial_seconds: Annotated[float | None, typer.Option(min=1, help="Wall clock of one training.")] = None,
+    gpu_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that the trainings may hold slots, all together.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     preset: Annotated[Preset, typer.Option(help="The default configuration.")] = "strong",
     fix: Annotated[
@@ -105,7 +108,7 @@ def drive(
     plan = Plan(
         dataset, backbone, policy, trials, budget_seconds, trial_seconds, seed, preset, _told(fixed_fields, fix),
         filter_seen, engineer, url, early_stop, _told(limits_of, guardrail), memory, reflection,
-        withhold, resume=resume, parallel=parallel,
+        withhold, resume=resume, parallel=parallel, gpu_seconds=gpu_seconds,
     )  # fmt: skip
     from server.drive.run import run_drive
 

@@ -79,6 +79,8 @@ class Plan:
     withhold: float = 0.0
     """The chance that the study is not told of a heuristic: a control for what heuristics are worth."""
     wait_seconds: float = 45.0
+    gpu_seconds: float | None = None
+    """How long the study's trainings may hold slots, all together."""
     parallel: int = 1
     """Trainings at a time; the server trains as many at once as it has slots."""
     resume: str | None = None
@@ -104,7 +106,7 @@ class Plan:
             arguments["withhold"] = self.withhold
         if self.guardrails:
             arguments["guardrails"] = self.guardrails
-        for name in ("budget_seconds", "trial_seconds"):
+        for name in ("budget_seconds", "trial_seconds", "gpu_seconds"):
             if (seconds := getattr(self, name)) is not None:
                 arguments[name] = seconds
         return arguments
@@ -113,7 +115,7 @@ class Plan:
         """The command line that runs the same again."""
         words = ["virtualmle", "drive", "--dataset", self.dataset, "--backbone", self.backbone, "--policy", self.policy]
         words += ["--trials", str(self.trials), "--seed", str(self.seed), "--preset", self.preset]
-        for name in ("budget_seconds", "trial_seconds"):
+        for name in ("budget_seconds", "trial_seconds", "gpu_seconds"):
             if (seconds := getattr(self, name)) is not None:
                 words += ["--" + name.replace("_", "-"), f"{seconds:g}"]
         for name, value in self.fixed.items():
@@ -157,6 +159,7 @@ def plan_of(study: Study) -> Plan:
         trials=numbers,
         budget_seconds=study.budget_seconds,
         trial_seconds=study.trial_seconds,
+        gpu_seconds=study.gpu_seconds,
         seed=study.seed,
         preset=cast(Preset, study.preset),
         fixed={field.name: field.default for field in study.space.fields if field.fixed},

@@ -26,6 +26,8 @@ class Slot(BaseModel):
 
     threads: int
     gpu_ids: tuple[int, ...] = ()
+    lane: int = 0
+    """Which of a GPU's slots: each has a warm worker of its own."""
     memory_mb: int | None = None
     deadline_seconds: float | None = None
     grace_seconds: float = 120.0

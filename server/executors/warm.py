@@ -21,7 +21,7 @@ _LIVES = 3
 class Workers:
     """`command` gets `worker --datasets D [--one-at-a-time]`.
 
-    CPU trainings share one worker that forks. Each set of GPUs has one that works by itself and keeps them open, since
+    CPU trainings share one worker that forks. Each slot of a GPU has one that works by itself and keeps it open, since
     a process that has used CUDA must not fork. After three broken ones there are no more, and all is done cold.
     """
 
@@ -31,7 +31,7 @@ class Workers:
         self._served = served
         self._lives = _LIVES
         self._closing = False
-        self._current: dict[tuple[int, ...], Worker] = {}
+        self._current: dict[tuple[tuple[int, ...], int], Worker] = {}
         self._all: set[Worker] = set()
 
     async def worker(self, slot: Slot) -> Worker | None:
@@ -52,7 +52,7 @@ class Workers:
         for worker in [worker for worker in self._all if worker.ended]:
             self._all.remove(worker)
             self._lives -= worker.broken
-        current = self._current.get(slot.gpu_ids)
+        current = self._current.get(_key(slot))
         if current is not None and current.serving:
             if current.served < self._served:
                 return current
@@ -70,6 +70,10 @@ class Workers:
         except OSError:
             self._lives -= 1
             return None
-        self._current[slot.gpu_ids] = worker
+        self._current[_key(slot)] = worker
         self._all.add(worker)
         return worker
+
+
+def _key(slot: Slot) -> tuple[tuple[int, ...], int]:
+    return slot.gpu_ids, slot.lane if slot.gpu_ids else 0

@@ -1,0 +1,125 @@
+"""Which trial trains next, and where: places on GPUs or on the CPU, packed by memory and shared between studies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+PATIENCE = 8
+"""How often others may overtake a trial that waits for memory; then nothing starts before it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One slot: the GPU it is on (None: the CPU), and which of that GPU's slots."""
+
+    gpu: int | None = None
+    lane: int = 0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A place that is taken."""
+
+    place: Place
+    study_id: str = ""
+    memory_mb: float = 0.0
+
+
+@dataclass(eq=False)
+class _Request:
+    study_id: str
+    memory_mb: float
+    granted: asyncio.Future[Lease]
+    overtaken: int = 0
+
+
+class Slots:
+    """`room`: by GPU (None: the machine) the MiB that its trainings may hold together; not there is no limit.
+
+    The study with the fewest trainings under way is served first, then whoever came first. What no device has room for
+    is trained alone on one: whether it really cannot fit is the trainer's to find out.
+    """
+
+    def __init__(self, places: Sequence[Place], room: Mapping[int | None, float]) -> None:
+        self._places = tuple(places)
+        self._room = dict(room)
+        self._leases: list[Lease] = []
+        self._waiting: list[_Request] = []
+
+    @property
+    def places(self) -> int:
+        """How many trainings go on at a time, at most."""
+        return len(self._places)
+
+    @property
+    def first(self) -> Place:
+        """Where what takes no turn is done."""
+        return self._places[0]
+
+    @asynccontextmanager
+    async def take(self, study_id: str, memory_mb: float) -> AsyncGenerator[Lease]:
+        """A place, once there is one; it is free again at the end of the block."""
+        request = _Request(study_id, memory_mb, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        self._grant()
+        try:
+            lease = await request.granted
+        except asyncio.CancelledError:
+            if request in self._waiting:
+                self._waiting.remove(request)
+            elif not request.granted.cancelled():
+                self._free(request.granted.result())
+            raise
+        try:
+            yield lease
+        finally:
+            self._free(lease)
+
+    def _free(self, lease: Lease) -> None:
+        self._leases.remove(lease)
+        self._grant()
+
+    def _grant(self) -> None:
+        while (found := self._next()) is not None:
+            request, place = found
+            lease = Lease(place, request.study_id, request.memory_mb)
+            self._waiting.remove(request)
+            self._leases.append(lease)
+            request.granted.set_result(lease)
+
+    def _next(self) -> tuple[_Request, Place] | None:
+        """Who is served now, and where; None where nobody can be."""
+        held = Counter(lease.study_id for lease in self._leases)
+        overtaken: list[_Request] = []
+        for request in sorted(self._waiting, key=lambda one: held[one.study_id]):  # sorting keeps the order of arrival
+            if request.granted.cancelled():
+                continue
+            place = self._fitting(request.memory_mb)
+            if place is not None:
+                for one in overtaken:
+                    one.overtaken += 1
+                return request, place
+            if request.overtaken >= PATIENCE:
+                return None
+            overtaken.append(request)
+        return None
+
+    def _fitting(self, memory_mb: float) -> Place | None:
+        """A free place whose device has room, on the one that has most."""
+        taken = {lease.place for lease in self._leases}
+        used: Counter[int | None] = Counter()
+        for lease in self._leases:
+            used[lease.place.gpu] += lease.memory_mb  # pyright: ignore[reportArgumentType]
+        best: Place | None = None
+        most = -1.0
+        for place in self._places:
+            if place in taken:
+                continue
+            left = self._room.get(place.gpu, float("inf")) - used[place.gpu]
+            if (left >= memory_mb or not used[place.gpu]) and left > most:
+                best, most = place, left
+        return best

@@ -191,6 +191,8 @@ async def test_status_counts_the_clients() -> None:
         "running": [],
         "queued": [],
         "playing": [],
+        "slots": 1,
+        "queue": [],
     }
 
 

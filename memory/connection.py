@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -85,6 +86,16 @@ class Connection:
         """Folds the write-ahead log into the file."""
         with self._lock, self._mapped():
             self._database.execute("CHECKPOINT home")
+
+    def copy_to(self, path: Path) -> None:
+        """Writes all of it into another file. Raises MemoryFault, also where there is no room."""
+        with self._lock, self._mapped():  # nobody writes meanwhile
+            self._database.execute("CHECKPOINT home")
+            try:
+                shutil.copyfile(self.path, path)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise MemoryFault(f"Memory cannot be copied to {path}: {error.strerror or error}.") from None
 
     def read(self) -> AbstractContextManager[Cursor]:
         """A cursor for one call's queries."""

@@ -199,6 +199,10 @@ class Memory:
         with self._connection.read() as cursor:
             return trials.curves(cursor, study_id, metric)
 
+    def copy_to(self, path: Path) -> None:
+        """Writes the whole memory into another file, as it stands now."""
+        self._connection.copy_to(path)
+
     # What was learned and shown
 
     def add_note(

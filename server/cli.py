@@ -23,6 +23,8 @@ _LATER = {
     "status": "server.cli_host:status",
     "doctor": "server.cli_host:doctor",
     "open": "server.cli_host:open_page",
+    "backup": "server.cli_backup:backup",
+    "restore": "server.cli_backup:restore",
     "drive": "server.drive.cli:drive",
     "data": "server.cli_data:app",
     "trainer": "server.cli_trainer:app",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
-from server.executors.base import ATTEMPT_FILE, write_whole
+from server.executors.base import ATTEMPT_FILE, ExecutorError, write_whole
 from server.stopping import words
 from trainers.spec import RESULT_FILES, RESUME_FILE, Epoch, EvaluationSpec, Revealed, TrialResult, TrialSpec
 
@@ -48,6 +48,19 @@ def read_ranks(directory: Path) -> npt.NDArray[np.uint8] | None:
         return load_file(directory / _RANKS)["ranks"]
     except (OSError, KeyError, SafetensorError):
         return None
+
+
+def check_room(trials: Path, least_gb: float) -> None:
+    """Raises ExecutorError where less than `least_gb` is free on the disk of the run directories."""
+    try:
+        free = shutil.disk_usage(trials).free / 2**30
+    except OSError:
+        return
+    if free < least_gb:
+        raise ExecutorError(
+            f"Only {free:.2f} GB are free at {trials}, and no training starts below {least_gb:g} GB (least_free_gb in "
+            "virtualmle.yaml): make room, then call again; nothing was lost."
+        )
 
 
 def prepare(directory: Path, spec: TrialSpec) -> None:
@@ -144,6 +157,11 @@ def forget_state(directory: Path) -> None:
     """Removes what another attempt would go on from: there will be none."""
     with suppress(OSError):
         (directory / RESUME_FILE).unlink(missing_ok=True)
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Removes the weights; ranks, curve and result stay. Raises OSError."""
+    (directory / _CHECKPOINT).unlink(missing_ok=True)
 
 
 def log_end(directory: Path) -> str:

@@ -17,6 +17,7 @@ from server.executors.evidence import ceiling_mb
 from server.executors.process import ProcessExecutor
 from server.gpus import found_gpus
 from server.hopeless import stop_below
+from server.retention import prune
 from server.reveal import Reveals
 from server.settings import Settings, SettingsError
 from server.slots import Place, Slots
@@ -52,7 +53,7 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
                 memory,
                 ready,
                 settings,
-                partial(record_verdict, memory),
+                partial(_finished, memory, settings),
                 partial(stop_below, memory),
                 slots=await anyio.to_thread.run_sync(slots_of, settings),
             ) as supervisor,
@@ -67,6 +68,11 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
                 await reveals.aclose()
     finally:
         memory.close()
+
+
+def _finished(memory: Memory, settings: Settings, trial_id: str) -> None:
+    record_verdict(memory, trial_id)
+    prune(memory, settings.trials, trial_id, settings.keep_checkpoints)
 
 
 def slots_of(settings: Settings) -> Slots:

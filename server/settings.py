@@ -31,6 +31,10 @@ class Settings(BaseModel):
     """CPU threads of one training; a study keeps the number that it began with."""
     trial_memory_mb: int | None = Field(default=None, ge=256)
     """Memory limit of a training; None is none."""
+    least_free_gb: float = Field(default=1.0, ge=0)
+    """Free disk below which no training starts."""
+    keep_checkpoints: int = Field(default=20, ge=1)
+    """Weights of a study that stay: of the default, and of so many of its best configurations and newest trials."""
     idle_seconds: float = Field(default=600.0, gt=0)
     """A detached owner ends after so long without a client and without a trial."""
     max_wait_seconds: float = Field(default=3600.0, gt=0)

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from server.executors.base import Slot
+
 PATIENCE = 8
 """How often others may overtake a trial that waits for memory; then nothing starts before it."""
 
@@ -27,6 +29,13 @@ class Lease:
     place: Place
     study_id: str = ""
     memory_mb: float = 0.0
+
+    def slot(self, threads: int, limit_mb: int | None, deadline_seconds: float | None = None) -> Slot:
+        """The place as executors know it."""
+        gpus = () if self.place.gpu is None else (self.place.gpu,)
+        return Slot(
+            threads=threads, gpu_ids=gpus, lane=self.place.lane, memory_mb=limit_mb, deadline_seconds=deadline_seconds
+        )
 
 
 @dataclass(eq=False)

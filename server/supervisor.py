@@ -149,9 +149,9 @@ class Supervisor:
         self._evaluations += 1
         try:
             async with self.slots.take(directory.name, 0.0) if trains else nullcontext() as lease:
-                (exit,) = await self._executor.run(
-                    [directory], _slot(lease or Lease(self.slots.first), self._settings), task=task
-                )
+                where = lease or Lease(self.slots.first)
+                slot = where.slot(self._settings.threads, self._settings.trial_memory_mb)
+                (exit,) = await self._executor.run([directory], slot, task=task)
         finally:
             self._evaluations -= 1
         if exit.cause != "result":
@@ -204,9 +204,7 @@ class Supervisor:
             message = "The budget of the study was used up before the training could start."
             return self._finish(without_result(job.traces(), "timed_out", message))
         self._plan(job)
-        job.work = asyncio.create_task(
-            self._executor.run([job.directory], _slot(lease, self._settings, job.threads, deadline))
-        )
+        job.work = asyncio.create_task(self._run(job, lease.slot(job.threads, job.memory_mb, deadline)))
         try:
             while not job.work.done():
                 await asyncio.wait({job.work}, timeout=self._poll_seconds)
@@ -217,6 +215,10 @@ class Supervisor:
                 await asyncio.wait({job.work})
         self._end(job, job.work)
         return None
+
+    async def _run(self, job: Job, slot: Slot) -> list[Exit]:
+        run_directory.check_room(self._settings.trials, self._settings.least_free_gb)
+        return await self._executor.run([job.directory], slot)
 
     def _plan(self, job: Job) -> None:
         """Tells the child what is known only now that it starts: what earlier trials came to, and their weights.
@@ -290,11 +292,3 @@ class Supervisor:
         self._jobs.pop(job.trial.trial_id, None)
         job.over.set()
         job.pulse()
-
-
-def _slot(lease: Lease, settings: Settings, threads: int | None = None, deadline: float | None = None) -> Slot:
-    gpus = () if lease.place.gpu is None else (lease.place.gpu,)
-    return Slot(
-        threads=threads or settings.threads, gpu_ids=gpus, lane=lease.place.lane, memory_mb=settings.trial_memory_mb,
-        deadline_seconds=deadline,
-    )  # fmt: skip

@@ -24,6 +24,7 @@ from server.lineage import previous_best
 from server.memory_tools import read_memory, write_heuristic
 from server.policy_tools import cancel_study, get_study, plot_study, run_policy, suggest_trial
 from server.reveal import finish_answer
+from server.run_directory import check_room
 from server.runtime import Runtime
 from server.summary import summarize
 from server.views import dataset_line, judgement_of, trial_answer
@@ -173,6 +174,7 @@ async def run_trial(
             held = runtime.memory.slot_seconds(study_id) if study.gpu_seconds is not None else 0.0
             admission.check_open(study, trials, new.config_hash, datetime.now(UTC), held)
             find_by_hash(runtime.settings.datasets, study.dataset_hash)
+            check_room(runtime.settings.trials, runtime.settings.least_free_gb)
             trial, duplicate = known or runtime.memory.start_trial(new), False
             await runtime.supervisor.submit(trial, study)
         await _wait(ctx, runtime, trial, wait_seconds)

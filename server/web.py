@@ -25,9 +25,11 @@ from memory.pack import Imported, read_pack
 from server import takehome
 from server.app import create_app
 from server.auth import CHALLENGE, Tokens, bearer
+from server.backup import COPY
 from server.dashboard.routes import add_page
 from server.executors.base import ExecutorError
 from server.home import (
+    BACKUP_PATH,
     CREDIT_PATH,
     EXPORT_PATH,
     MCP_PATH,
@@ -177,6 +179,13 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
             return Response("The owner is ending.", status_code=503)
         return StreamingResponse(until_stopped(), media_type="application/octet-stream")
 
+    async def backup(request: Request) -> Response:
+        try:
+            await asyncio.to_thread(runtime.memory.copy_to, runtime.settings.home / COPY)
+        except MemoryFault as error:
+            return JSONResponse({"error": str(error)}, status_code=409)
+        return JSONResponse({})
+
     async def export(request: Request) -> Response:
         asked = ExportRequest.model_validate_json(await request.body())
         return await _answered(request, takehome.export(runtime, asked))
@@ -200,6 +209,7 @@ def _add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: To
     private(CREDIT_PATH, "GET", credit)
     private(PACK_PATH, "GET", written_pack)
     private(PACK_PATH, "POST", taken_pack)
+    private(BACKUP_PATH, "POST", backup)
     private(EXPORT_PATH, "POST", export)
     private(RECOMMEND_PATH, "POST", recommend)
     private(STATUS_PATH, "GET", status)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import anyio.to_thread
 from mcp import Client
@@ -14,7 +15,6 @@ from memory.store import Memory
 from server.autopilot import Autopilot
 from server.executors.base import Executor
 from server.executors.evidence import ceiling_mb
-from server.executors.process import ProcessExecutor
 from server.gpus import found_gpus
 from server.hopeless import stop_below
 from server.retention import prune
@@ -24,6 +24,11 @@ from server.slots import Place, Slots
 from server.supervisor import Supervisor
 from server.views import record_verdict
 
+EXECUTORS = {
+    "process": "server.executors.process:ProcessExecutor",
+    "docker": "server.executors.docker:DockerExecutor",
+    "ray": "server.executors.ray:RayExecutor",
+}
 ROOM = 0.9
 """Of a device's memory: what trainings may hold together."""
 
@@ -48,7 +53,7 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
     memory = Memory.open(settings.database)
     try:
         async with (
-            executor or ProcessExecutor(settings.datasets, settings.home) as ready,
+            executor or executor_of(settings) as ready,
             Supervisor(
                 memory,
                 ready,
@@ -68,6 +73,18 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
                 await reveals.aclose()
     finally:
         memory.close()
+
+
+def executor_of(settings: Settings) -> Executor:
+    """The one that the settings name; its library is loaded only then. Raises SettingsError where that is missing."""
+    module, name = EXECUTORS[settings.executor].split(":")
+    try:
+        kind = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"executor={settings.executor!r} needs {error.name}: pip install 'virtualmle[{settings.executor}]'."
+        ) from None
+    return kind.of(settings)
 
 
 def _finished(memory: Memory, settings: Settings, trial_id: str) -> None:

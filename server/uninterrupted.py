@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 
-async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits `work` to its end, however often the caller is cancelled; the cancellation comes out afterwards."""
+async def uninterrupted(work: Coroutine[Any, Any, Found]) -> Found:
+    """What `work` comes to at its end, however often the caller is cancelled; the cancellation comes out afterwards."""
     task = asyncio.create_task(work)
     cancelled = False
     while not task.done():
@@ -16,6 +18,7 @@ async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             cancelled = True
-    task.result()
+    found = task.result()
     if cancelled:
         raise asyncio.CancelledError
+    return found

@@ -76,6 +76,18 @@ def crash(directory: Path, spec: dict) -> int:
     raise RuntimeError("the matrix is singular")
 
 
+def disk_full(directory: Path, spec: dict) -> int:
+    epoch(directory)
+    raise OSError(28, "No space left on device")
+
+
+def fills_the_disk(directory: Path, spec: dict) -> int:
+    with (directory / "checkpoint.tmp").open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+
+
 def exit_3(directory: Path, spec: dict) -> int:
     return 3
 
@@ -175,6 +187,8 @@ BEHAVIOURS = {
     "well": well,
     "crash": crash,
     "exit 3": exit_3,
+    "disk full": disk_full,
+    "fills the disk": fills_the_disk,
     "hang": hang,
     "stubborn": stubborn,
     "parent": parent,

@@ -11,6 +11,7 @@ import pytest
 from server.executors.base import Executor, ExecutorError, Exit
 from server.executors.stub import Answer, StubExecutor, curve
 from server.run_directory import prepare_evaluation, read_epochs, read_process, read_result, read_revealed
+from tests.engine import docker_executor
 from tests.trials import SLOT, prepared, process_executor, said, until, warm_executor
 from trainers.spec import CheckpointPath, EvaluationSpec, TrialSpec
 
@@ -35,11 +36,13 @@ class ObedientStub(StubExecutor):
 EXECUTORS: dict[str, Callable[[Path], Executor]] = {
     "cold": process_executor,
     "warm": warm_executor,
+    "docker": docker_executor,
     "stub": ObedientStub,
 }
+MARKS = {"docker": pytest.mark.docker}
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in EXECUTORS])
 def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Executor:
     return EXECUTORS[request.param](tmp_path)
 

@@ -20,18 +20,17 @@ from server.executors.child import Child, Working
 from server.executors.descendants import end_marked
 from server.executors.environment import HOME_MARK, child_environment
 from server.executors.evidence import ceiling_mb, oom_kills
+from server.executors.log import LOG_FILE, check_disk, last_line, log_size
 from server.executors.warm import Workers
 from server.executors.worker import Request, Worker
+from server.settings import Settings
 from server.uninterrupted import uninterrupted
 from trainers.spec import RESULT_FILES, Task
 
-LOG_FILE = "trial.log"
 TRAINERS = (sys.executable, "-P", "-m", "trainers")
 """`-P` keeps the run directory off the child's path: a folder named trainers in it must not win."""
 _NEAR = 0.9
 """Of the ceiling: a kill from outside at this much memory is taken for the kernel's."""
-_TAIL_BYTES = 8192
-_MESSAGE_CHARACTERS = 500
 
 EndedBy = Literal["itself", "memory", "deadline", "closing"]
 
@@ -73,6 +72,11 @@ class ProcessExecutor:
         self._obey_seconds = obey_seconds
         self._runs: list[_Run] = []
         self._closing = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> ProcessExecutor:
+        """As the settings say."""
+        return cls(settings.datasets, settings.home)
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(end_marked, HOME_MARK, str(self._home))
@@ -120,10 +124,8 @@ class ProcessExecutor:
         seconds = slot.deadline_seconds if task == "run" else None
         if seconds is not None:
             seconds = max(0.0, since + seconds - asyncio.get_running_loop().time())
-        log = directory / LOG_FILE
         try:
-            with log.open("ab") as file:
-                log_start = file.tell()
+            log_start = log_size(directory)
             before = oom_kills()
             child: Working
             if worker is None:
@@ -192,27 +194,15 @@ def _exit(run: _Run, ended_by: EndedBy) -> Exit:
 
 def _unfinished(run: _Run, peak: float | None) -> Exit:
     """The child ended by itself, or was ended from outside, and left no result."""
+    said = last_line(run.directory, run.log_start)
+    check_disk(run.directory, said)
     code, last = run.child.exit_code or 0, run.child.meter.last_mb
     ceiling = run.slot.memory_mb or ceiling_mb()
     if code == -signal.SIGKILL and (oom_kills() > run.oom_kills or last >= _NEAR * ceiling):
         message = f"killed by the system when memory ran out, at {last:.0f} MB of {ceiling:.0f} MB"
         return Exit(cause="out_of_memory", message=message, peak_memory_mb=peak)
-    if code < 0:
-        message = f"killed by signal {-code}"
-    else:
-        message = _last_line(run.directory / LOG_FILE, run.log_start) or f"ended with exit code {code}, without a word"
+    message = f"killed by signal {-code}" if code < 0 else said or f"ended with exit code {code}, without a word"
     return Exit(cause="crashed", message=message, peak_memory_mb=peak)
-
-
-def _last_line(log: Path, start: int) -> str:
-    """The last line that this child wrote, if any."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip()[:_MESSAGE_CHARACTERS] for line in reversed(lines) if line.strip()), "")
 
 
 def _broken(directory: Path, error: OSError) -> ExecutorError:

@@ -1,0 +1,120 @@
+"""What a training's container may do and see: no network, no capability, and nothing to write but its directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from docker.errors import APIError
+from docker.types import DeviceRequest, LogConfig, Mount
+
+from server.executors.base import Slot
+from server.executors.environment import child_variables
+from trainers.spec import Task
+
+HOME_LABEL, RUN_LABEL = "virtualmle.home", "virtualmle.run"
+WORK = PurePosixPath("/work")
+ROOT_RUNS_AS = 10001
+"""The user inside, where the owner is root: the one of the image."""
+PROCESSES = 512
+TEMPORARY = "rw,nosuid,nodev,size=512m,mode=1777"
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """Of all containers of one home. `host_home`: what the engine's host calls it, where that differs."""
+
+    datasets: Path
+    home: Path
+    host_home: Path | None
+    label: str
+    command: Sequence[str]
+    mounts: Mapping[Path, str]
+    """More to read, and where."""
+
+    def admit(self, directory: Path) -> None:
+        """Lets the user inside write the run directory and read the datasets; the home itself stays its owner's alone.
+
+        Raises OSError.
+        """
+        if os.getuid() == 0:
+            for path in (directory, *directory.iterdir()):
+                os.chown(path, ROOT_RUNS_AS, ROOT_RUNS_AS)
+            if self.datasets.is_dir():
+                self.datasets.chmod(0o755)
+
+    def arguments(self, directory: Path, slot: Slot, task: Task) -> dict[str, Any]:
+        """Those of the engine's call that creates a container."""
+        inside = WORK / "trials" / directory.name
+        command = [*self.command, task, str(inside), "--datasets", str(WORK / "datasets")]
+        if task == "run" and slot.deadline_seconds is not None:
+            command += ["--deadline-seconds", f"{slot.deadline_seconds:.3f}"]
+        user = os.getuid() or ROOT_RUNS_AS
+        memory = None if slot.memory_mb is None else f"{slot.memory_mb}m"
+        gpus = [DeviceRequest(device_ids=[str(gpu) for gpu in slot.gpu_ids], capabilities=[["gpu"]])]
+        return {
+            "command": command[1:],
+            "entrypoint": command[:1],
+            "name": f"virtualmle-{self.label[:6]}-{directory.name}-{secrets.token_hex(3)}",
+            "labels": {HOME_LABEL: self.label, RUN_LABEL: directory.name},
+            "environment": child_variables(slot) | {"HOME": "/tmp"},
+            "working_dir": str(inside),
+            "mounts": self._seen(directory),
+            "user": f"{user}:{os.getgid() or user}",
+            "read_only": True,
+            "tmpfs": {"/tmp": TEMPORARY},
+            "network_mode": "none",
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "init": True,
+            "pids_limit": PROCESSES,
+            "mem_limit": memory,
+            "memswap_limit": memory,
+            "nano_cpus": slot.threads * 10**9,
+            "device_requests": gpus if slot.gpu_ids else None,
+            "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
+        }
+
+    def _seen(self, directory: Path) -> list[Mount]:
+        """Its own directory to write, those that it refers to and the datasets to read."""
+        seen = [(directory, WORK / "trials" / directory.name, False)]
+        seen += [(self.datasets, WORK / "datasets", True)] if self.datasets.is_dir() else []
+        for name in sorted(_named_in(directory)):
+            if name != directory.name and (path := directory.parent / name).is_dir():
+                seen.append((path, WORK / "trials" / name, True))
+        mounts = [Mount(str(to), str(self._on_host(path)), type="bind", read_only=only) for path, to, only in seen]
+        return mounts + [Mount(to, str(path), type="bind", read_only=True) for path, to in self.mounts.items()]
+
+    def _on_host(self, path: Path) -> Path:
+        """What the engine calls a path of the home."""
+        return path if self.host_home is None else self.host_home / path.relative_to(self.home)
+
+
+def _named_in(directory: Path) -> set[str]:
+    """The run directories beside it that its own files name: weights to evaluate."""
+    found: set[str] = set()
+    for name in ("spec.json", "evaluate.json", "export.json", "recommend.json"):
+        with suppress(OSError):
+            text = (directory / name).read_text(encoding="utf-8")
+            found |= set(re.findall(r'"\.\./([\w-]+)/[\w.]+"', text)) | set(
+                re.findall(r'"weights_of": ?"([\w-]+)"', text)
+            )
+    return found
+
+
+def refusal(error: APIError) -> str:
+    """What the engine said, and what to do about it."""
+    said = " ".join(str(error.explanation or error).split())[:300]
+    if "could not select device driver" in said or "nvidia" in said.lower():
+        advice = "install the NVIDIA container toolkit, or set gpus: [] to use the CPU"
+        return f"Docker has no GPU runtime here ({said}): {advice}."
+    if "no space left" in said.lower():
+        advice = "`docker system prune` makes room; then the same run_trial goes on"
+        return f"The disk of the Docker engine is full ({said}): {advice}."
+    return f"The Docker engine refused: {said}."

@@ -1,0 +1,67 @@
+"""A real Docker engine for tests, where one answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+from docker.errors import DockerException, ImageNotFound
+
+from server.executors.docker import DockerExecutor
+
+BASE = "python:3.11-slim"
+FAKE = Path(__file__).with_name("fake_trainer.py")
+
+
+@cache
+def missing(image: str) -> str | None:
+    """Why tests with this image cannot run here; None where they can."""
+    try:
+        with closing(docker.from_env(timeout=10)) as client:
+            client.ping()
+            client.images.get(image)
+    except ImageNotFound:
+        return f"the engine has no image {image}"
+    except (DockerException, requests.exceptions.RequestException) as error:
+        return (
+            f"no Docker engine answers at {os.environ.get('DOCKER_HOST', 'the default socket')}: {type(error).__name__}"
+        )
+    return None
+
+
+def needs(image: str) -> None:
+    """Skips the test where there is no engine with this image."""
+    if (why := missing(image)) is not None:
+        pytest.skip(why)
+
+
+def docker_executor(home: Path, **values: Any) -> DockerExecutor:
+    """The docker executor over the fake trainer, in a bare Python image."""
+    needs(BASE)
+    inside = "/fake/fake_trainer.py"
+    given: dict[str, Any] = {
+        "image": BASE, "command": ("python3", "-P", inside), "mounts": {FAKE: inside}, "poll_seconds": 0.05,
+        "obey_seconds": 3,
+    }  # fmt: skip
+    return DockerExecutor(home / "datasets", home, **{**given, **values})
+
+
+@contextmanager
+def containers_of(home: Path) -> Iterator[list[Any]]:
+    """A home's containers, running or not, to look at while the block lasts."""
+    label = docker_executor(home)._label
+    with closing(docker.from_env()) as client:
+        yield client.containers.list(all=True, filters={"label": f"virtualmle.home={label}"})
+
+
+def containers(home: Path) -> list[str]:
+    """Their names."""
+    with containers_of(home) as found:
+        return [container.name for container in found]

@@ -56,7 +56,7 @@ def docker_executor(home: Path, **values: Any) -> DockerExecutor:
 @contextmanager
 def containers_of(home: Path) -> Iterator[list[Any]]:
     """A home's containers, running or not, to look at while the block lasts."""
-    label = docker_executor(home)._label
+    label = docker_executor(home)._confined.label
     with closing(docker.from_env()) as client:
         yield client.containers.list(all=True, filters={"label": f"virtualmle.home={label}"})
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from docker.errors import APIError
+from docker import DockerClient
+from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount
 
-from server.executors.base import Slot
+from server.executors.base import ExecutorError, Slot
 from server.executors.environment import child_variables
 from trainers.spec import Task
 
@@ -23,6 +24,7 @@ WORK = PurePosixPath("/work")
 ROOT_RUNS_AS = 10001
 """The user inside, where the owner is root: the one of the image."""
 PROCESSES = 512
+CONTAINER_MARK, MOUNTS = Path("/.dockerenv"), Path("/proc/self/mountinfo")
 TEMPORARY = "rw,nosuid,nodev,size=512m,mode=1777"
 
 
@@ -94,6 +96,26 @@ class Confinement:
     def _on_host(self, path: Path) -> Path:
         """What the engine calls a path of the home."""
         return path if self.host_home is None else self.host_home / path.relative_to(self.home)
+
+
+def home_on_host(client: DockerClient, home: Path) -> Path | None:
+    """What the engine's host calls the home of an owner that is in a container itself; None for one that is not.
+
+    Raises ExecutorError where the home is in that container alone.
+    """
+    if not CONTAINER_MARK.exists():
+        return None
+    own = re.search(r"/containers/([0-9a-f]{64})/", MOUNTS.read_text(encoding="utf-8"))
+    mounts: list[dict[str, Any]] = []
+    with suppress(NotFound):  # another engine's container
+        mounts = client.containers.get(own[1]).attrs["Mounts"] if own is not None else []
+    for mount in sorted(mounts, key=lambda one: -len(one["Destination"])):
+        if home.is_relative_to(mount["Destination"]):
+            return Path(mount["Source"]) / home.relative_to(mount["Destination"])
+    raise ExecutorError(
+        f"{home} is no mount of this container, so trial containers could not see it: mount a folder of the host "
+        "there, or name it with host_home."
+    )
 
 
 def _named_in(directory: Path) -> set[str]:

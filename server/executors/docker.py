@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -20,7 +20,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from server.executors.base import ATTEMPT_FILE, ExecutorError, Exit, Slot, write_whole
-from server.executors.confinement import HOME_LABEL, Confinement, refusal
+from server.executors.confinement import HOME_LABEL, Confinement, home_on_host, refusal
 from server.executors.log import LOG_FILE, check_disk, last_line, log_size
 from server.settings import Settings
 from server.uninterrupted import uninterrupted
@@ -47,7 +47,8 @@ class _Run:
 class DockerExecutor:
     """`command` gets `TASK DIR --datasets D [--deadline-seconds S]` in a container; tests give another one.
 
-    `host_home`: what the home is called on the engine's host, where the owner is itself in a container.
+    `host_home`: what the home is called on the engine's host, where the owner is itself in a container; found out where
+    it is not told.
     """
 
     def __init__(
@@ -68,9 +69,9 @@ class DockerExecutor:
         self._known = client
         self._runs: list[_Run] = []
         self._closing = False
-        self._label = hashlib.sha256(str(host_home or home.absolute()).encode()).hexdigest()[:16]
+        label = hashlib.sha256(str(host_home or home.absolute()).encode()).hexdigest()[:16]
         self._confined = Confinement(
-            datasets.absolute(), home.absolute(), host_home, self._label, tuple(command), dict(mounts or {})
+            datasets.absolute(), home.absolute(), host_home, label, tuple(command), dict(mounts or {})
         )
 
     @classmethod
@@ -79,6 +80,9 @@ class DockerExecutor:
         return cls(settings.datasets, settings.home, settings.docker_image, settings.host_home)
 
     async def __aenter__(self) -> Self:
+        if self._confined.host_home is None:
+            found = await self._asked(lambda: home_on_host(self._client, self._confined.home))
+            self._confined = replace(self._confined, host_home=found)
         await self._asked(self._sweep)
         return self
 
@@ -173,7 +177,9 @@ class DockerExecutor:
 
     def _sweep(self) -> None:
         """Removes what an earlier owner of this home left."""
-        for container in self._client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={self._label}"}):
+        for container in self._client.containers.list(
+            all=True, filters={"label": f"{HOME_LABEL}={self._confined.label}"}
+        ):
             _removed(container)
 
     @property

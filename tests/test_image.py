@@ -1,0 +1,178 @@
+"""The image for real: locked down, over stdio and over HTTP, and as a server that starts trials in containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import docker
+import httpx2
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.engine import needs
+
+pytestmark = [pytest.mark.anyio, pytest.mark.docker]
+IMAGE = os.environ.get("VIRTUALMLE_TEST_IMAGE", "virtualmle:test")
+USER = 10001
+LOCKED = [
+    "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init",
+    "--pids-limit", "256", "--memory", "2g",
+]  # fmt: skip
+SMALL = {"max_epochs": 1, "hidden_dim": 16}
+TOKEN = "token-of-the-test-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _image() -> None:
+    needs(IMAGE)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if os.getuid() == 0:
+        os.chown(folder, USER, USER)
+    tmp_path.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[list[str]]:
+    """Names of containers that a test starts; they are removed after it."""
+    names: list[str] = []
+    yield names
+    client = docker.from_env()
+    for name in names:
+        try:
+            client.containers.get(name).remove(force=True)
+        except docker.errors.NotFound:
+            pass
+    client.close()
+
+
+def docker_cli(*words: str) -> list[str]:
+    return [os.environ.get("DOCKER_CLI", "docker"), *words]
+
+
+async def tuned(client: Client) -> dict[str, Any]:
+    """One whole study of two trials on demo, to the sealed test."""
+    started = await client.call_tool("start_study", {"dataset": "demo", "max_trials": 2, "space": SMALL})
+    study = (started.structured_content or {})["study_id"]
+    for changes in ({}, {"dropout": 0.2}):
+        answer = await client.call_tool("run_trial", {"study_id": study, "changes": changes, "wait_seconds": 100})
+        facts = answer.structured_content or {}
+        assert facts["status"] == "ok", facts
+    ended = await client.call_tool("finish_study", {"study_id": study, "wait_seconds": 100})
+    assert not ended.is_error, ended.content
+    return ended.structured_content or {}
+
+
+async def test_the_locked_down_image_tunes_over_stdio(data: Path) -> None:
+    run = docker_cli("run", "--rm", "-i", *LOCKED, "--network", "none", "-v", f"{data}:/data", IMAGE, "stdio")
+    environment = {name: value for name, value in os.environ.items() if name.startswith(("DOCKER", "PATH", "HOME"))}
+    server = StdioServerParameters(command=run[0], args=run[1:], env=environment)
+    async with Client(stdio_client(server)) as client:
+        ended = await tuned(client)
+    assert ended["test_reveal"] == 1
+    assert (data / "memory.duckdb").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def served(port: int, seconds: float = 60.0) -> None:
+    """Returns once the server answers."""
+    async with httpx2.AsyncClient() as http:
+        with anyio.fail_after(seconds):
+            while True:
+                try:
+                    if (await http.get(f"http://127.0.0.1:{port}/health")).status_code == 200:
+                        return
+                except httpx2.TransportError:
+                    await anyio.sleep(0.1)
+
+
+def http_server(containers: list[str], data: Path, port: int, *more: str) -> str:
+    """A server container with a token, on the host's network; its name."""
+    name = f"virtualmle-test-{port}"
+    containers.append(name)
+    secret = data.parent / "token"
+    secret.write_text(TOKEN + "\n")
+    words = ["run", "-d", "--name", name, *LOCKED, "--network", "host", "-v", f"{data}:/data"]
+    words += ["-v", f"{secret}:/run/token:ro", "-e", "VIRTUALMLE_TOKEN_FILE=/run/token", *more, IMAGE]
+    words += ["serve", "--http", f"127.0.0.1:{port}"]
+    subprocess.run(docker_cli(*words), check=True, capture_output=True, timeout=60)
+    return name
+
+
+async def test_it_tunes_over_http_with_a_token_stops_fast_with_a_trial_running_and_goes_on(
+    data: Path, containers: list[str]
+) -> None:
+    port = free_port()
+    name = http_server(containers, data, port)
+    await served(port)
+    url = f"http://127.0.0.1:{port}/mcp"
+    async with httpx2.AsyncClient() as http:
+        assert (await http.post(url, json={})).status_code == 401
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=120) as http:
+        async with Client(streamable_http_client(url, http_client=http)) as client:
+            assert (await tuned(client))["test_reveal"] == 1
+            started = await client.call_tool("start_study", {"dataset": "demo", "space": {"max_epochs": 400}})
+            study = (started.structured_content or {})["study_id"]
+            asked = {"study_id": study, "changes": {"patience": 50}, "wait_seconds": 0}
+            trial = ((await client.call_tool("run_trial", asked)).structured_content or {})["trial_id"]
+            while not (data / "trials" / trial / "epochs.jsonl").exists():
+                await anyio.sleep(0.05)
+    began = time.monotonic()
+    subprocess.run(docker_cli("stop", "-t", "10", name), check=True, capture_output=True, timeout=30)
+    assert time.monotonic() - began < 8
+    state = json.loads(subprocess.run(docker_cli("inspect", name), capture_output=True, check=True).stdout)[0]["State"]
+    assert state["ExitCode"] == 0
+    subprocess.run(docker_cli("start", name), check=True, capture_output=True, timeout=30)
+    await served(port)
+    async with httpx2.AsyncClient(headers=headers, timeout=120) as http:
+        async with Client(streamable_http_client(url, http_client=http)) as client:
+            facts = (await client.call_tool("get_trial", {"trial_id": trial})).structured_content or {}
+            assert facts["status"] == "interrupted"
+            again = (await client.call_tool("run_trial", asked)).structured_content or {}
+            assert (again["trial_id"], again["status"]) == (trial, "queued")
+            await client.call_tool("cancel_trial", {"trial_id": trial})
+
+
+async def test_a_server_in_a_container_starts_its_trials_in_containers(data: Path, containers: list[str]) -> None:
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not engine.startswith("unix://"):
+        pytest.skip(f"the engine at {engine} has no socket file to mount")
+    path = Path(engine.removeprefix("unix://"))
+    port = free_port()
+    more = ["-v", f"{path}:/var/run/docker.sock", "--group-add", str(path.stat().st_gid)]
+    more += ["-e", "DOCKER_HOST=unix:///var/run/docker.sock"]
+    more += ["-e", "VIRTUALMLE_EXECUTOR=docker", "-e", f"VIRTUALMLE_DOCKER_IMAGE={IMAGE}"]
+    name = http_server(containers, data, port, *more)
+    await served(port)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    url = f"http://127.0.0.1:{port}/mcp"
+    async with httpx2.AsyncClient(headers=headers, timeout=120) as http:
+        async with Client(streamable_http_client(url, http_client=http)) as client:
+            assert (await tuned(client))["test_reveal"] == 1
+    logs = subprocess.run(docker_cli("logs", name), capture_output=True, text=True, check=True)
+    assert "Traceback" not in logs.stderr
+    client = docker.from_env()
+    left = client.containers.list(all=True, filters={"label": "virtualmle.run"})
+    client.close()
+    assert left == []

@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.engine import needs
+from tests.trials import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 IMAGE = os.environ.get("VIRTUALMLE_TEST_IMAGE", "virtualmle:test")
@@ -54,10 +55,8 @@ def containers(tmp_path: Path) -> Iterator[list[str]]:
     yield names
     client = docker.from_env()
     for name in names:
-        try:
+        with suppress(docker.errors.NotFound):
             client.containers.get(name).remove(force=True)
-        except docker.errors.NotFound:
-            pass
     client.close()
 
 
@@ -94,6 +93,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    """A client with the token."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=120) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        yield client
+
+
+def docker_says(*words: str) -> str:
+    """What a command of the engine's client prints, both streams together."""
+    done = subprocess.run(docker_cli(*words), check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
 async def served(port: int, seconds: float = 60.0) -> None:
     """Returns once the server answers."""
     async with httpx2.AsyncClient() as http:
@@ -115,7 +131,7 @@ def http_server(containers: list[str], data: Path, port: int, *more: str) -> str
     words = ["run", "-d", "--name", name, *LOCKED, "--network", "host", "-v", f"{data}:/data"]
     words += ["-v", f"{secret}:/run/token:ro", "-e", "VIRTUALMLE_TOKEN_FILE=/run/token", *more, IMAGE]
     words += ["serve", "--http", f"127.0.0.1:{port}"]
-    subprocess.run(docker_cli(*words), check=True, capture_output=True, timeout=60)
+    docker_says(*words)
     return name
 
 
@@ -128,30 +144,23 @@ async def test_it_tunes_over_http_with_a_token_stops_fast_with_a_trial_running_a
     url = f"http://127.0.0.1:{port}/mcp"
     async with httpx2.AsyncClient() as http:
         assert (await http.post(url, json={})).status_code == 401
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=120) as http:
-        async with Client(streamable_http_client(url, http_client=http)) as client:
-            assert (await tuned(client))["test_reveal"] == 1
-            started = await client.call_tool("start_study", {"dataset": "demo", "space": {"max_epochs": 400}})
-            study = (started.structured_content or {})["study_id"]
-            asked = {"study_id": study, "changes": {"patience": 50}, "wait_seconds": 0}
-            trial = ((await client.call_tool("run_trial", asked)).structured_content or {})["trial_id"]
-            while not (data / "trials" / trial / "epochs.jsonl").exists():
-                await anyio.sleep(0.05)
-    began = time.monotonic()
-    subprocess.run(docker_cli("stop", "-t", "10", name), check=True, capture_output=True, timeout=30)
-    assert time.monotonic() - began < 8
-    state = json.loads(subprocess.run(docker_cli("inspect", name), capture_output=True, check=True).stdout)[0]["State"]
-    assert state["ExitCode"] == 0
-    subprocess.run(docker_cli("start", name), check=True, capture_output=True, timeout=30)
+    async with connected(url) as client:
+        assert (await tuned(client))["test_reveal"] == 1
+        started = await client.call_tool("start_study", {"dataset": "demo", "space": {"max_epochs": 400}})
+        study = (started.structured_content or {})["study_id"]
+        asked = {"study_id": study, "changes": {"patience": 50}, "wait_seconds": 0}
+        trial = ((await client.call_tool("run_trial", asked)).structured_content or {})["trial_id"]
+        await until((data / "trials" / trial / "epochs.jsonl").exists)
+    docker_says("stop", "-t", "5", name)
+    assert json.loads(docker_says("inspect", name))[0]["State"]["ExitCode"] == 0  # killed after five seconds: 137
+    docker_says("start", name)
     await served(port)
-    async with httpx2.AsyncClient(headers=headers, timeout=120) as http:
-        async with Client(streamable_http_client(url, http_client=http)) as client:
-            facts = (await client.call_tool("get_trial", {"trial_id": trial})).structured_content or {}
-            assert facts["status"] == "interrupted"
-            again = (await client.call_tool("run_trial", asked)).structured_content or {}
-            assert (again["trial_id"], again["status"]) == (trial, "queued")
-            await client.call_tool("cancel_trial", {"trial_id": trial})
+    async with connected(url) as client:
+        facts = (await client.call_tool("get_trial", {"trial_id": trial})).structured_content or {}
+        assert facts["status"] == "interrupted"
+        again = (await client.call_tool("run_trial", asked)).structured_content or {}
+        assert (again["trial_id"], again["status"]) == (trial, "queued")
+        await client.call_tool("cancel_trial", {"trial_id": trial})
 
 
 async def test_a_server_in_a_container_starts_its_trials_in_containers(data: Path, containers: list[str]) -> None:
@@ -160,18 +169,15 @@ async def test_a_server_in_a_container_starts_its_trials_in_containers(data: Pat
         pytest.skip(f"the engine at {engine} has no socket file to mount")
     path = Path(engine.removeprefix("unix://"))
     port = free_port()
-    more = ["-v", f"{path}:/var/run/docker.sock", "--group-add", str(path.stat().st_gid)]
+    more = ["-v", f"{path}:/var/run/docker.sock", "--group-add", str(os.stat(path).st_gid)]  # noqa: PTH116
     more += ["-e", "DOCKER_HOST=unix:///var/run/docker.sock"]
     more += ["-e", "VIRTUALMLE_EXECUTOR=docker", "-e", f"VIRTUALMLE_DOCKER_IMAGE={IMAGE}"]
     name = http_server(containers, data, port, *more)
     await served(port)
-    headers = {"authorization": f"Bearer {TOKEN}"}
     url = f"http://127.0.0.1:{port}/mcp"
-    async with httpx2.AsyncClient(headers=headers, timeout=120) as http:
-        async with Client(streamable_http_client(url, http_client=http)) as client:
-            assert (await tuned(client))["test_reveal"] == 1
-    logs = subprocess.run(docker_cli("logs", name), capture_output=True, text=True, check=True)
-    assert "Traceback" not in logs.stderr
+    async with connected(url) as client:
+        assert (await tuned(client))["test_reveal"] == 1
+    assert "Traceback" not in docker_says("logs", name)
     client = docker.from_env()
     left = client.containers.list(all=True, filters={"label": "virtualmle.run"})
     client.close()

@@ -24,7 +24,7 @@ WORK = PurePosixPath("/work")
 ROOT_RUNS_AS = 10001
 """The user inside, where the owner is root: the one of the image."""
 PROCESSES = 512
-CONTAINER_MARK, MOUNTS = Path("/.dockerenv"), Path("/proc/self/mountinfo")
+MOUNTS = Path("/proc/self/mountinfo")
 TEMPORARY = "rw,nosuid,nodev,size=512m,mode=1777"
 
 
@@ -99,16 +99,17 @@ class Confinement:
 
 
 def home_on_host(client: DockerClient, home: Path) -> Path | None:
-    """What the engine's host calls the home of an owner that is in a container itself; None for one that is not.
+    """What the engine's host calls the home of an owner that is in one of its containers; None for one that is not.
 
     Raises ExecutorError where the home is in that container alone.
     """
-    if not CONTAINER_MARK.exists():
+    own = re.search(r"/containers/([0-9a-f]{64})/", MOUNTS.read_text(encoding="utf-8")) if MOUNTS.exists() else None
+    if own is None:
         return None
-    own = re.search(r"/containers/([0-9a-f]{64})/", MOUNTS.read_text(encoding="utf-8"))
-    mounts: list[dict[str, Any]] = []
-    with suppress(NotFound):  # another engine's container
-        mounts = client.containers.get(own[1]).attrs["Mounts"] if own is not None else []
+    try:
+        mounts: list[dict[str, Any]] = client.containers.get(own[1]).attrs["Mounts"]
+    except NotFound:  # another engine's container
+        return None
     for mount in sorted(mounts, key=lambda one: -len(one["Destination"])):
         if home.is_relative_to(mount["Destination"]):
             return Path(mount["Source"]) / home.relative_to(mount["Destination"])

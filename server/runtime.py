@@ -27,7 +27,6 @@ from server.views import record_verdict
 EXECUTORS = {
     "process": "server.executors.process:ProcessExecutor",
     "docker": "server.executors.docker:DockerExecutor",
-    "ray": "server.executors.ray:RayExecutor",
 }
 ROOM = 0.9
 """Of a device's memory: what trainings may hold together."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from memory.errors import MemoryFault
 from memory.records import Trial
 from memory.store import Memory
-from server.run_directory import read_epochs, read_process, read_result
+from server.run_directory import forget_state, kept_states, read_epochs, read_process, read_result
 from trainers.spec import TrialResult
 
 OWNER_ENDED = "interrupted: the owner ended"
@@ -27,6 +29,10 @@ def recover(memory: Memory, trials: Path, finish: Callable[[TrialResult], None])
         result = read_result(directory, trial.trial_id)
         if result is not None and result.status != "cancelled":  # that is what an owner's own end leaves
             finish(result)
+    for directory in kept_states(trials):  # its owner was killed just before it was removed
+        with suppress(MemoryFault):
+            if memory.trial(directory.name).finished:
+                forget_state(directory)
     for attempt in memory.open_attempts():
         trial = memory.trial(attempt.trial_id)
         memory.end_attempt(attempt.attempt_id, trial.status if trial.finished else OWNER_ENDED)

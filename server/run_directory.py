@@ -153,6 +153,11 @@ def sweep(trials: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def kept_states(trials: Path) -> list[Path]:
+    """The run directories in which a training left its state."""
+    return [path.parent for path in trials.glob(f"*/{RESUME_FILE}")]
+
+
 def forget_state(directory: Path) -> None:
     """Removes what another attempt would go on from: there will be none."""
     with suppress(OSError):

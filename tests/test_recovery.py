@@ -124,6 +124,23 @@ async def test_an_attempt_left_open_on_a_finished_trial_is_ended(tmp_path: Path)
         assert [attempt.cause for attempt in runtime.memory.attempts(trial.trial_id)] == ["diverged"]
 
 
+async def test_the_state_of_a_finished_training_is_removed_and_that_of_an_interrupted_one_stays(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    async with open_runtime(settings, StubExecutor()) as runtime:
+        finished, study = add_trial(runtime.memory)
+        await runtime.supervisor.submit(finished, study)
+        await runtime.supervisor.wait(finished.trial_id, 60)
+        going, _ = add_trial(runtime.memory, seed=1)
+        attempt = runtime.memory.start_attempt(going.trial_id, 1, 1.0)
+        runtime.memory.end_attempt(attempt.attempt_id, "interrupted")
+    for trial in (finished, going):
+        (settings.trials / trial.trial_id).mkdir(exist_ok=True)
+        (settings.trials / trial.trial_id / "training.safetensors").write_bytes(b"state")
+    async with open_runtime(settings, StubExecutor()):
+        left = [path.parent.name for path in settings.trials.glob("*/training.safetensors")]
+    assert left == [going.trial_id]
+
+
 async def test_an_orderly_end_interrupts_what_runs_and_keeps_what_waits(tmp_path: Path) -> None:
     executor = StubExecutor()
     executor.gate.clear()

@@ -5,7 +5,7 @@ python -m benchmarks.soak [--minutes 60] [--clients 2] [--slots 2] [--executor p
 A client process starts a study on demo, trains trial after trial, writes a heuristic now and then, and prints an id
 only once the server has answered. Every few seconds somebody is killed with SIGKILL: a trainer (a container with the
 docker executor), the owner, or a client, who is started anew. At the end every printed record is looked for, and what
-is left is counted: processes, containers, temporary files, states of finished trainings. Exit code 1 where there is any.
+is left is counted: processes, containers, temporary files, states of finished trainings. Exit code 1 where any is.
 """
 
 from __future__ import annotations

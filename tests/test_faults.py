@@ -191,6 +191,7 @@ class Wire:
 
 
 @pytest.mark.docker
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_engine_that_is_gone_in_mid_trial_is_broken_machinery_and_its_container_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

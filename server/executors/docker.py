@@ -193,18 +193,19 @@ class DockerExecutor:
         try:
             return await asyncio.to_thread(ask)
         except ImageNotFound:
-            raise ExecutorError(
+            said = (
                 f"There is no image {self._image!r} here: `docker build -t {self._image} .` in a clone makes it, or "
                 "name another one with docker_image in virtualmle.yaml."
-            ) from None
+            )
         except APIError as error:
-            raise ExecutorError(refusal(error)) from None
+            said = refusal(error)
         except (DockerException, *_GONE) as error:
             where = os.environ.get("DOCKER_HOST", "the default socket")
-            raise ExecutorError(
+            said = (
                 f"The Docker engine at {where} does not answer ({type(error).__name__}): start it, or check that this "
                 "user may use its socket; then the same run_trial goes on."
-            ) from None
+            )
+        raise ExecutorError(said)  # here, so that it keeps no connection alive
 
 
 def _state(container: Container) -> dict[str, Any]:

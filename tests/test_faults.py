@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from server.executors.base import Executor, ExecutorError, Exit, Slot
+from server.executors.confinement import WORK
 from server.executors.descendants import marked
 from server.executors.environment import HOME_MARK
 from server.run_directory import read_process, read_result
@@ -271,7 +272,7 @@ async def test_the_weights_that_a_trial_names_can_be_read_and_others_are_not_the
         work = asyncio.create_task(executor.run([directory], Slot(threads=1)))
         await until(said(directory / "ready"))
         with containers_of(tmp_path) as (container,):
-            seen = container.exec_run(["ls", "/work/trials"]).output.decode().split()
+            seen = container.exec_run(["ls", str(WORK / "trials")]).output.decode().split()
         work.cancel()
         await asyncio.wait({work})
     assert seen == ["t-1", "t-named"]

@@ -20,7 +20,7 @@ from server.executors.environment import child_variables
 from trainers.spec import Task
 
 HOME_LABEL, RUN_LABEL = "virtualmle.home", "virtualmle.run"
-WORK = PurePosixPath("/work")
+WORK = PurePosixPath("/virtualmle")
 ROOT_RUNS_AS = 10001
 """The user inside, where the owner is root: the one of the image."""
 PROCESSES = 512

@@ -24,7 +24,7 @@ from server.executors.confinement import WORK
 from server.executors.descendants import marked
 from server.executors.environment import HOME_MARK
 from server.run_directory import read_process, read_result
-from tests.engine import BASE, containers, containers_of, docker_executor, needs
+from tests.engine import BASE, containers, containers_of, docker_executor, inside, needs
 from tests.trials import prepared, process_executor, said, until, warm_executor
 
 pytestmark = pytest.mark.anyio
@@ -247,10 +247,8 @@ async def test_a_container_is_locked_down(tmp_path: Path) -> None:
         await until(said(directory / "ready"))
         with containers_of(tmp_path) as (container,):
             host, user = container.attrs["HostConfig"], container.attrs["Config"]["User"]
-            outside = container.exec_run(["python3", "-c", "open('/etc/x', 'w')"]).output.decode()
-            network = container.exec_run(
-                ["python3", "-c", "import socket; print(socket.if_nameindex())"]
-            ).output.decode()
+            outside = inside(container, "python3", "-c", "open('/etc/x', 'w')")
+            network = inside(container, "python3", "-c", "import socket; print(socket.if_nameindex())")
         work.cancel()
         await asyncio.wait({work})
     assert "Read-only file system" in outside or "Permission denied" in outside
@@ -272,7 +270,7 @@ async def test_the_weights_that_a_trial_names_can_be_read_and_others_are_not_the
         work = asyncio.create_task(executor.run([directory], Slot(threads=1)))
         await until(said(directory / "ready"))
         with containers_of(tmp_path) as (container,):
-            seen = container.exec_run(["ls", str(WORK / "trials")]).output.decode().split()
+            seen = inside(container, "ls", str(WORK / "trials")).split()
         work.cancel()
         await asyncio.wait({work})
     assert seen == ["t-1", "t-named"]

@@ -29,6 +29,7 @@ import psutil
 from mcp import Client, MCPError
 
 from benchmarks.tables import table
+from memory.errors import UnknownTrial
 from memory.store import Memory
 from server.executors.descendants import marked
 from server.executors.environment import HOME_MARK
@@ -166,7 +167,7 @@ def lost(memory: Memory, said: Sequence[dict[str, Any]]) -> list[str]:
         if record["kind"] == "note":
             found += [] if record["id"] in notes else [record["id"]]
             continue
-        with suppress(Exception):
+        with suppress(UnknownTrial, KeyError):
             trial = memory.trial(record["id"])
             same = all(abs(trial.validation[name] - value) < 1e-4 for name, value in record["validation"].items())
             if trial.status == record["status"] and same:

@@ -12,12 +12,13 @@ from server import run_directory, studies
 
 def prune(memory: Memory, trials_dir: Path, trial_id: str, keep: int) -> None:
     """Removes weights of the trial's study that nothing will ask for: see `superfluous`."""
-    study = memory.study(memory.trial(trial_id).study_id)
-    if study.finished:
+    trial = memory.trial(trial_id)
+    study = memory.study(trial.study_id)
+    if study.finished or trial.number < keep:
         return
-    for trial in superfluous(study, memory.trials(study.study_id), keep):
+    for one in superfluous(study, memory.trials(study.study_id), keep):
         with suppress(OSError):
-            run_directory.remove_checkpoint(trials_dir / trial.trial_id)
+            run_directory.remove_checkpoint(trials_dir / one.trial_id)
 
 
 def superfluous(study: Study, trials: list[Trial], keep: int) -> list[Trial]:

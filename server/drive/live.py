@@ -147,7 +147,8 @@ class LiveTable:
         parts: list[Any] = [table] if self._title else []
         if len(self._running) == 1:
             parts.append(self._bar(self._running[0]))
-        parts += [Text(f"training {what}") for what in self._running[1:] and self._running]
+        else:
+            parts += [Text(f"training {what}") for what in self._running]
         parts += [Text(remark, style="dim") for remark in self._remarks]
         return Group(*parts)
 

@@ -19,7 +19,7 @@ from server.drive import notes
 from server.drive.desk import Desk, Refused, ServerGone
 from server.drive.dialogue import Dialogue, ModelFailed, open_dialogue
 from server.drive.plan import plan_of
-from server.drive.search import default, play_policy
+from server.drive.search import play_policy, train_default
 from server.drive.state import Drive
 from server.policies import load
 from server.policies.base import MissingExtra
@@ -100,7 +100,7 @@ async def _tune(drive: Drive, reports: Path) -> None:
         from server.drive.engineer import play_model
 
         if not desk.trials:
-            await default(drive)
+            await train_default(drive)
         async with player:
             await play_model(drive, player)
     else:

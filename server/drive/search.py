@@ -23,7 +23,7 @@ SEEDS_FROM_TRIALS = 4
 SEEDS_BUDGET_SHARE = 0.1
 
 
-async def default(drive: Drive) -> None:
+async def train_default(drive: Drive) -> None:
     """Trial 0, and two more seeds of it where they cost little: the noise that everything else is judged by."""
     desk, plan = drive.desk_open, drive.plan
     first = await run(drive, Proposal({}, hypothesis="the default configuration: the measure of everything after it"))
@@ -73,7 +73,7 @@ async def play_policy(drive: Drive, policy: Policy) -> None:
     desk = drive.desk_open
     first: TrialAnswer | None = None
     if not desk.trials:
-        await default(drive)
+        await train_default(drive)
         await _older_best(drive, policy)
         first = next(iter(desk.trials.values()))
     player = partial(_play_on, drive, policy)

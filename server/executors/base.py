@@ -32,6 +32,16 @@ class Slot(BaseModel):
     deadline_seconds: float | None = None
     grace_seconds: float = 120.0
 
+    @property
+    def allowed_seconds(self) -> float | None:
+        """After which the executor kills the child; None: never."""
+        return None if self.deadline_seconds is None else self.deadline_seconds + self.grace_seconds
+
+    @property
+    def overdue(self) -> str:
+        """What is said of a child that was killed so."""
+        return f"still at work {self.grace_seconds:g} s after its deadline of {self.deadline_seconds:g} s"
+
 
 class Exit(BaseModel):
     """How the work on one run directory ended, seen from outside.
@@ -66,6 +76,14 @@ class Executor(Protocol):
 
 class ExecutorError(RuntimeError):
     """The machinery itself failed (no interpreter, no disk, no engine): no verdict on the trial."""
+
+
+ENDING = "The owner is ending; no training starts any more."
+
+
+def cannot_start(directory: Path, error: OSError) -> ExecutorError:
+    """There can be no child for a run directory."""
+    return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}.")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -25,6 +26,7 @@ ROOT_RUNS_AS = 10001
 """The user inside, where the owner is root: the one of the image."""
 PROCESSES = 512
 MOUNTS = Path("/proc/self/mountinfo")
+_NAMED = re.compile(r'"\.\./([\w-]+)/[\w.]+"|"weights_of": ?"([\w-]+)"')
 TEMPORARY = "rw,nosuid,nodev,size=512m,mode=1777"
 
 
@@ -35,10 +37,14 @@ class Confinement:
     datasets: Path
     home: Path
     host_home: Path | None
-    label: str
     command: Sequence[str]
     mounts: Mapping[Path, str]
     """More to read, and where."""
+
+    @property
+    def label(self) -> str:
+        """Tells the home's containers from those of every other home on the engine's host."""
+        return hashlib.sha256(str(self.host_home or self.home).encode()).hexdigest()[:16]
 
     def admit(self, directory: Path) -> None:
         """Lets the user inside write the run directory and read the datasets; the home itself stays its owner's alone.
@@ -125,9 +131,7 @@ def _named_in(directory: Path) -> set[str]:
     for name in ("spec.json", "evaluate.json", "export.json", "recommend.json"):
         with suppress(OSError):
             text = (directory / name).read_text(encoding="utf-8")
-            found |= set(re.findall(r'"\.\./([\w-]+)/[\w.]+"', text)) | set(
-                re.findall(r'"weights_of": ?"([\w-]+)"', text)
-            )
+            found |= {one or other for one, other in _NAMED.findall(text)}
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
-from server.executors.base import ATTEMPT_FILE, ExecutorError, Exit, Slot, write_whole
+from server.executors.base import ATTEMPT_FILE, ENDING, ExecutorError, Exit, Slot, cannot_start, write_whole
 from server.executors.confinement import HOME_LABEL, Confinement, home_on_host, refusal
 from server.executors.log import LOG_FILE, check_disk, last_line, log_size
 from server.settings import Settings
@@ -61,17 +60,15 @@ class DockerExecutor:
         mounts: Mapping[Path, str] | None = None,
         poll_seconds: float = 0.3,
         obey_seconds: int = 5,
-        client: docker.DockerClient | None = None,
     ) -> None:
         self._image = image
         self._poll_seconds = poll_seconds
         self._obey_seconds = obey_seconds
-        self._known = client
+        self._known: docker.DockerClient | None = None
         self._runs: list[_Run] = []
         self._closing = False
-        label = hashlib.sha256(str(host_home or home.absolute()).encode()).hexdigest()[:16]
         self._confined = Confinement(
-            datasets.absolute(), home.absolute(), host_home, label, tuple(command), dict(mounts or {})
+            datasets.absolute(), home.absolute(), host_home, tuple(command), dict(mounts or {})
         )
 
     @classmethod
@@ -100,7 +97,7 @@ class DockerExecutor:
 
     async def _one(self, directory: Path, slot: Slot, task: Task) -> Exit:
         if self._closing:
-            raise ExecutorError("The owner is ending; no training starts any more.")
+            raise ExecutorError(ENDING)
         run = await self._started(directory, slot, task)
         self._runs.append(run)
         ended_by: EndedBy = "itself"
@@ -127,7 +124,7 @@ class DockerExecutor:
             log_start = log_size(directory)
             self._confined.admit(directory)
         except OSError as error:
-            raise _broken(directory, error.strerror or str(error)) from None
+            raise cannot_start(directory, error) from None
         client = self._client
         container = client.containers.create(self._image, **self._confined.arguments(directory, slot, task))
         try:
@@ -141,14 +138,12 @@ class DockerExecutor:
             with suppress(DockerException, *_GONE):
                 container.remove(force=True)
             if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-                raise _broken(directory, error.strerror or str(error)) from None
+                raise cannot_start(directory, error) from None
             raise
         return container, log_start
 
     async def _watch(self, run: _Run) -> EndedBy:
-        loop = asyncio.get_running_loop()
-        slot = run.slot
-        allowed = None if slot.deadline_seconds is None else slot.deadline_seconds + slot.grace_seconds
+        loop, allowed = asyncio.get_running_loop(), run.slot.allowed_seconds
         while await self._asked(lambda: _is_running(run.container)):
             if self._closing:
                 return "closing"
@@ -241,8 +236,7 @@ def _exit(run: _Run, ended_by: EndedBy, state: dict[str, Any]) -> Exit:
     if ended_by == "closing":
         return Exit(cause="killed", message="the owner ended")
     if ended_by == "deadline":
-        message = f"still at work {slot.grace_seconds:g} s after its deadline of {slot.deadline_seconds:g} s"
-        return Exit(cause="timed_out", message=message)
+        return Exit(cause="timed_out", message=slot.overdue)
     if (run.directory / RESULT_FILES[run.task]).exists():
         return Exit(cause="result")
     if state.get("OOMKilled"):
@@ -256,7 +250,3 @@ def _exit(run: _Run, ended_by: EndedBy, state: dict[str, Any]) -> Exit:
     if code > 128:
         return Exit(cause="crashed", message=f"killed by signal {code - 128}")
     return Exit(cause="crashed", message=said or f"ended with exit code {code}, without a word")
-
-
-def _broken(directory: Path, why: str) -> ExecutorError:
-    return ExecutorError(f"The training in {directory.name} cannot start: {why}.")

@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 import psutil
 
-from server.executors.base import ATTEMPT_FILE, ExecutorError, Exit, Slot, write_whole
+from server.executors.base import ATTEMPT_FILE, ENDING, ExecutorError, Exit, Slot, cannot_start, write_whole
 from server.executors.child import Child, Working
 from server.executors.descendants import end_marked
 from server.executors.environment import HOME_MARK, child_environment
@@ -99,7 +99,7 @@ class ProcessExecutor:
         since = asyncio.get_running_loop().time()
         worker = await self._workers.worker(slot) if self._workers is not None else None
         if self._closing:
-            raise ExecutorError("The owner is ending; no training starts any more.")
+            raise ExecutorError(ENDING)
         run = self._start(directory, slot, task, since, worker)
         self._runs.append(run)
         ended_by: EndedBy = "itself"
@@ -108,7 +108,7 @@ class ProcessExecutor:
             write_attempt(directory, run.child.pid)
             ended_by = await self._watch(run)
         except OSError as error:
-            raise _broken(directory, error) from None
+            raise cannot_start(directory, error) from None
         finally:
             await uninterrupted(self._end(run, 0.0 if ended_by == "memory" else self._obey_seconds))
         return _exit(run, ended_by)
@@ -133,7 +133,7 @@ class ProcessExecutor:
             else:
                 child = worker.begin(_request(directory, slot, task, seconds))
         except OSError as error:
-            raise _broken(directory, error) from None
+            raise cannot_start(directory, error) from None
         return _Run(child, directory, slot, task, since, log_start, before)
 
     def _cold(self, directory: Path, slot: Slot, task: Task, seconds: float | None) -> Child:
@@ -146,7 +146,7 @@ class ProcessExecutor:
     async def _watch(self, run: _Run) -> EndedBy:
         loop = asyncio.get_running_loop()
         slot, meter = run.slot, run.child.meter
-        allowed = None if slot.deadline_seconds is None else slot.deadline_seconds + slot.grace_seconds
+        allowed = slot.allowed_seconds
         while not await run.child.wait(self._sample_seconds):
             if self._closing:
                 return "closing"
@@ -180,8 +180,7 @@ def _exit(run: _Run, ended_by: EndedBy) -> Exit:
     if ended_by == "closing":
         return Exit(cause="killed", message="the owner ended", peak_memory_mb=peak)
     if ended_by == "deadline":
-        message = f"still at work {slot.grace_seconds:g} s after its deadline of {slot.deadline_seconds:g} s"
-        return Exit(cause="timed_out", message=message, peak_memory_mb=peak)
+        return Exit(cause="timed_out", message=slot.overdue, peak_memory_mb=peak)
     if (run.directory / RESULT_FILES[run.task]).exists():
         return Exit(cause="result", peak_memory_mb=peak)
     if ended_by == "memory":
@@ -203,7 +202,3 @@ def _unfinished(run: _Run, peak: float | None) -> Exit:
         return Exit(cause="out_of_memory", message=message, peak_memory_mb=peak)
     message = f"killed by signal {-code}" if code < 0 else said or f"ended with exit code {code}, without a word"
     return Exit(cause="crashed", message=message, peak_memory_mb=peak)
-
-
-def _broken(directory: Path, error: OSError) -> ExecutorError:
-    return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}.")

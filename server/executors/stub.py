@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from server.executors.base import ExecutorError, Exit, Slot, write_whole
+from server.executors.base import ENDING, ExecutorError, Exit, Slot, write_whole
 from server.executors.process import write_attempt
 from trainers.spec import METRICS, RESULT_FILES, Epoch, EvaluationSpec, Revealed, Task, TrialResult, TrialSpec
 
@@ -93,7 +93,7 @@ class StubExecutor:
 
     async def run(self, directories: Sequence[Path], slot: Slot, task: Task = "run") -> list[Exit]:
         if self._closing.is_set():
-            raise ExecutorError("The owner is ending; no training starts any more.")
+            raise ExecutorError(ENDING)
         self._working += 1
         self._idle.clear()
         try:

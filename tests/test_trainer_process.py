@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tests import padded
@@ -154,6 +155,29 @@ def test_a_real_allocation_that_fails_is_out_of_memory(
     monkeypatch.setattr(trials, "train", lambda *arguments: torch.empty(2**60))
     prepare(tmp_path / "t-huge", walkers)
     assert in_process(tmp_path / "t-huge", walkers).status == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_is_one_line_and_no_verdict(
+    error: Exception,
+    tmp_path: Path,
+    walkers: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def full(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    folder = tmp_path / "t-1"
+    prepare(folder, walkers, max_epochs=1)
+    assert command.main(["run", str(folder), "--datasets", str(walkers.path.parent)]) == 1
+    assert "No space left on device" in capfd.readouterr().err.splitlines()[-1]
+    assert not (folder / "result.json").exists()
+    assert (folder / "training.safetensors").exists()
 
 
 def test_divergence_is_a_failed_result_that_says_in_which_epoch(

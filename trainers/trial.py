@@ -37,7 +37,8 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
     Where `weights_of` names a trial that trained the same, its weights are evaluated instead of a training.
     A trial that timed out or was cancelled reports its best epoch, with checkpoint and ranks. One that diverged, ran
     out of memory or crashed is a failed result: no metrics and no checkpoint; epochs.jsonl shows how far it came.
-    Raises only where there is no trial to report on: spec.json cannot be read, or the directory cannot be written.
+    Raises only where there is no trial to report on: spec.json cannot be read, the directory cannot be written, or its
+    disk is full.
     """
     trial = TrialSpec.model_validate_json((directory / "spec.json").read_bytes())
     torch.set_num_threads(trial.threads)
@@ -61,6 +62,8 @@ def run(directory: Path, datasets: Path, cancelled: Callable[[], bool] = lambda:
                 else:
                     result = _trained(directory, trial, data, keep, cancelled, deadline)
         except Exception as error:
+            if _has_no_room(error):  # no verdict on the trial, which another attempt may end
+                raise
             log.exception("trial %s failed", trial.trial_id)
             result = _result(trial, _status_of(error), history, message=line_of(error))
     log.info("%s %s", result.status, result.message)
@@ -184,6 +187,11 @@ def _result(
         threads=trial.threads,
         versions={"python": platform.python_version(), "torch": torch.__version__, "kernels": native.describe()},
     )
+
+
+def _has_no_room(error: Exception) -> bool:
+    """Whether a disk is full; safetensors tells only in words."""
+    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
 
 
 def _status_of(error: Exception) -> Outcome:

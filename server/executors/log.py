@@ -10,7 +10,7 @@ from server.executors.base import ExecutorError
 LOG_FILE = "trial.log"
 _TAIL_BYTES = 8192
 _MESSAGE_CHARACTERS = 500
-_NO_ROOM = ("No space left on device", "Disk quota exceeded", "os error 28")
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")
 _ROOM_FOR_A_LINE = 1 << 16
 
 

@@ -27,6 +27,7 @@ from server.views import record_verdict
 EXECUTORS = {
     "process": "server.executors.process:ProcessExecutor",
     "docker": "server.executors.docker:DockerExecutor",
+    "ray": "server.executors.ray:RayExecutor",
 }
 ROOM = 0.9
 """Of a device's memory: what trainings may hold together."""
@@ -92,7 +93,12 @@ def _finished(memory: Memory, settings: Settings, trial_id: str) -> None:
 
 
 def slots_of(settings: Settings) -> Slots:
-    """Where trainings go on here, and what fits there. Raises SettingsError for a GPU that is not there."""
+    """Where trainings go on here, and what fits there. Raises SettingsError for a GPU that is not there.
+
+    On a cluster Ray knows the devices and their memory, and `slots` is only how many go on at a time.
+    """
+    if settings.executor == "ray":
+        return Slots([Place(lane=lane) for lane in range(settings.slots)], {})
     found = found_gpus() if settings.gpus is None or settings.gpus else {}
     chosen = list(found) if settings.gpus is None else list(settings.gpus)
     if missing := [gpu for gpu in chosen if gpu not in found]:

@@ -35,11 +35,15 @@ class Settings(BaseModel):
     """Free disk below which no training starts."""
     keep_checkpoints: int = Field(default=20, ge=1)
     """Weights of a study that stay: of the default, and of so many of its best configurations and newest trials."""
-    executor: Literal["process", "docker"] = "process"
-    """Where trainings run: in child processes, or in containers of this host."""
+    executor: Literal["process", "docker", "ray"] = "process"
+    """Where trainings run: in child processes, in containers of this host, or on the nodes of a Ray cluster."""
     docker_image: str = "virtualmle:latest"
     host_home: Path | None = None
     """What the home is called on the Docker engine's host, where the owner is itself in a container."""
+    ray_address: str = "auto"
+    """`ray://HOST:10001`, or for a host that is itself a node HOST:PORT or auto."""
+    ray_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of a node that a training asks for there; fractions share one."""
     idle_seconds: float = Field(default=600.0, gt=0)
     """A detached owner ends after so long without a client and without a trial."""
     max_wait_seconds: float = Field(default=3600.0, gt=0)

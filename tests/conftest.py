@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.owners import end_owners
+from tests.ray_nodes import RayNodes, ray_nodes
 from trainers.data import Dataset, add
 
 
@@ -31,6 +32,13 @@ def walkers(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         lines.append(" ".join(map(str, [user, *((rng.integers(60) + steps) % 60)])))
     (folder / "walkers.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return add(folder / "datasets", "walkers", folder / "walkers.txt")
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[RayNodes]:
+    """A Ray cluster; skips where Ray is not installed."""
+    with ray_nodes() as started:
+        yield started
 
 
 @pytest.fixture

@@ -110,6 +110,11 @@ def stubborn(directory: Path, spec: dict) -> int:
     return sleep_for_ever(directory)
 
 
+def goes_on(directory: Path, spec: dict) -> int:
+    """Comes to its end only where an earlier attempt has left a trace."""
+    return well(directory, spec) if (directory / "ready").exists() else stubborn(directory, spec)
+
+
 def parent(directory: Path, spec: dict) -> int:
     """Leaves a process in a session of its own, whose parent has ended."""
     code = (
@@ -191,6 +196,7 @@ BEHAVIOURS = {
     "fills the disk": fills_the_disk,
     "hang": hang,
     "stubborn": stubborn,
+    "goes on": goes_on,
     "parent": parent,
     "parent that ends": parent_that_ends,
     "forker": forker,

@@ -12,6 +12,7 @@ from server.executors.base import Executor, ExecutorError, Exit
 from server.executors.stub import Answer, StubExecutor, curve
 from server.run_directory import prepare_evaluation, read_epochs, read_process, read_result, read_revealed
 from tests.engine import docker_executor
+from tests.ray_nodes import ray_executor
 from tests.trials import SLOT, prepared, process_executor, said, until, warm_executor
 from trainers.spec import CheckpointPath, EvaluationSpec, TrialSpec
 
@@ -39,11 +40,13 @@ EXECUTORS: dict[str, Callable[[Path], Executor]] = {
     "docker": docker_executor,
     "stub": ObedientStub,
 }
-MARKS = {"docker": pytest.mark.docker}
+MARKS = {"docker": pytest.mark.docker, "ray": pytest.mark.ray}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in EXECUTORS])
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in (*EXECUTORS, "ray")])
 def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Executor:
+    if request.param == "ray":
+        return ray_executor(request.getfixturevalue("nodes"), tmp_path)
     return EXECUTORS[request.param](tmp_path)
 
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from server.executors.descendants import marked
 from server.executors.environment import HOME_MARK
 from server.run_directory import read_process, read_result
 from tests.engine import BASE, containers, containers_of, docker_executor, inside, needs
+from tests.ray_nodes import at_work, ray_executor
 from tests.trials import prepared, process_executor, said, until, warm_executor
 
 pytestmark = pytest.mark.anyio
@@ -53,15 +55,19 @@ WAYS = {
     "warm": Way(warm_executor, _marked),
     "docker": Way(docker_executor, containers),
 }
-MARKS = {"docker": pytest.mark.docker}
+MARKS = {"docker": pytest.mark.docker, "ray": pytest.mark.ray}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in WAYS])
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in (*WAYS, "ray")])
 def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
     if request.param == "docker":
         needs(BASE)
-    yield WAYS[request.param]
-    assert WAYS[request.param].left(tmp_path) == []
+    if request.param == "ray":
+        found = Way(partial(ray_executor, request.getfixturevalue("nodes")), at_work)
+    else:
+        found = WAYS[request.param]
+    yield found
+    assert found.left(tmp_path) == []
 
 
 async def test_a_child_that_is_killed_has_crashed(way: Way, tmp_path: Path) -> None:
@@ -108,12 +114,12 @@ async def test_a_full_disk_is_broken_machinery(way: Way, tmp_path: Path) -> None
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte where the run directories are."""
+    """A disk of four megabytes where the run directories are."""
     trials = tmp_path / "trials"
     trials.mkdir()
     if os.getuid() != 0:
         pytest.skip("needs root, to mount a small disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", trials], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", trials], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
     yield trials

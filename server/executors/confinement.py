@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +17,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 
 from server.executors.base import ExecutorError, Slot
 from server.executors.environment import child_variables
+from server.executors.needs import needs_of
 from trainers.spec import Task
 
 HOME_LABEL, RUN_LABEL = "virtualmle.home", "virtualmle.run"
@@ -26,7 +26,6 @@ ROOT_RUNS_AS = 10001
 """The user inside, where the owner is root: the one of the image."""
 PROCESSES = 512
 MOUNTS = Path("/proc/self/mountinfo")
-_NAMED = re.compile(r'"\.\./([\w-]+)/[\w.]+"|"weights_of": ?"([\w-]+)"')
 TEMPORARY = "rw,nosuid,nodev,size=512m,mode=1777"
 
 
@@ -73,7 +72,7 @@ class Confinement:
             "labels": {HOME_LABEL: self.label, RUN_LABEL: directory.name},
             "environment": child_variables(slot) | {"HOME": "/tmp"},
             "working_dir": str(inside),
-            "mounts": self._seen(directory),
+            "mounts": self._seen(directory, task),
             "user": f"{user}:{os.getgid() or user}",
             "read_only": True,
             "tmpfs": {"/tmp": TEMPORARY},
@@ -89,13 +88,11 @@ class Confinement:
             "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
         }
 
-    def _seen(self, directory: Path) -> list[Mount]:
+    def _seen(self, directory: Path, task: Task) -> list[Mount]:
         """Its own directory to write, those that it refers to and the datasets to read."""
         seen = [(directory, WORK / "trials" / directory.name, False)]
         seen += [(self.datasets, WORK / "datasets", True)] if self.datasets.is_dir() else []
-        for name in sorted(_named_in(directory)):
-            if name != directory.name and (path := directory.parent / name).is_dir():
-                seen.append((path, WORK / "trials" / name, True))
+        seen += [(path, WORK / "trials" / path.name, True) for path in needs_of(directory, task).trials]
         mounts = [Mount(str(to), str(self._on_host(path)), type="bind", read_only=only) for path, to, only in seen]
         return mounts + [Mount(to, str(path), type="bind", read_only=True) for path, to in self.mounts.items()]
 
@@ -123,16 +120,6 @@ def home_on_host(client: DockerClient, home: Path) -> Path | None:
         f"{home} is no mount of this container, so trial containers could not see it: mount a folder of the host "
         "there, or name it with host_home."
     )
-
-
-def _named_in(directory: Path) -> set[str]:
-    """The run directories beside it that its own files name: weights to evaluate."""
-    found: set[str] = set()
-    for name in ("spec.json", "evaluate.json", "export.json", "recommend.json"):
-        with suppress(OSError):
-            text = (directory / name).read_text(encoding="utf-8")
-            found |= {one or other for one, other in _NAMED.findall(text)}
-    return found
 
 
 def refusal(error: APIError) -> str:

@@ -66,7 +66,7 @@ class Workers:
         # numpy would start threads as it is imported, and a process with threads cannot be forked safely
         environment["OPENBLAS_NUM_THREADS"] = "1"
         try:
-            worker = Worker.start(command, self._home, environment, forks)
+            worker = Worker(command, self._home, environment, forks)
         except OSError:
             self._lives -= 1
             return None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
-import os
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from server.executors.child import Child, happened
+from server.executors.child import happened
 from server.executors.descendants import Meter
+from server.executors.talk import Talk
 from trainers.spec import Task
 
 _ANSWER_SECONDS = 10.0
@@ -50,38 +48,19 @@ class Worker:
     `broken`: it never became ready, or ended unasked and not by the fault of a training.
     """
 
-    def __init__(self, process: Child, requests: int, answers: int, forks: bool) -> None:
+    def __init__(self, command: Sequence[str], home: Path, environment: Mapping[str, str], forks: bool) -> None:
+        """Starts `command`; must be called from the thread that runs the event loop. Raises OSError."""
+        self._talk = Talk.start(command, home, environment, self._take)
         loop = asyncio.get_running_loop()
         self.forks = forks
         self.served = 0
         self.broken = False
-        self._process = process
-        self._requests = requests
-        self._answers = answers
-        self._rest = b""
+        self._process = self._talk.process
         self._ready: asyncio.Future[bool] = loop.create_future()
         self._asked: deque[WarmChild] = deque()
         self._working: dict[int, WarmChild] = {}
         self._retiring = False
-        loop.add_reader(answers, self._hear)
         self._ending = loop.create_task(self._until_it_ends())
-
-    @classmethod
-    def start(cls, command: Sequence[str], home: Path, environment: Mapping[str, str], forks: bool) -> Worker:
-        """Starts `command`; must be called from the thread that runs the event loop. Raises OSError."""
-        requests, answers = os.pipe(), os.pipe()
-        try:
-            process = Child.start(command, home, environment, Path(os.devnull), (requests[0], answers[1]))
-        except OSError:
-            os.close(requests[1])
-            os.close(answers[0])
-            raise
-        finally:
-            os.close(requests[0])
-            os.close(answers[1])
-        for descriptor in (requests[1], answers[0]):
-            os.set_blocking(descriptor, False)
-        return cls(process, requests[1], answers[0], forks)
 
     @property
     def pid(self) -> int:
@@ -113,7 +92,7 @@ class Worker:
     def begin(self, request: Request) -> WarmChild:
         """A child for `request`; it has begun once its `begun` returns. Raises OSError."""
         child = WarmChild(self)
-        self._ask(request.model_dump())
+        self._talk.ask(request.model_dump())
         self._asked.append(child)
         self.served += 1
         return child
@@ -126,7 +105,7 @@ class Worker:
             self._process.send(number)
         else:
             with suppress(OSError):  # a worker that cannot be asked any more has ended, and its children with it
-                self._ask({"pid": child.pid, "signal": number})
+                self._talk.ask({"pid": child.pid, "signal": number})
 
     def retire(self) -> None:
         """Ends it as soon as no child is at work."""
@@ -139,28 +118,8 @@ class Worker:
         self._process.send(signal.SIGKILL)
         await asyncio.wait({self._ending})
 
-    def _ask(self, values: Mapping[str, Any]) -> None:
-        os.write(self._requests, json.dumps(values).encode() + b"\n")
-
-    def _hear(self) -> bool:
-        """Takes what the worker has said; whether there was anything."""
-        try:
-            text = os.read(self._answers, 65536)
-        except BlockingIOError:
-            return False
-        if not text:
-            asyncio.get_running_loop().remove_reader(self._answers)
-            self._process.send(signal.SIGKILL)  # without a voice it is of no use
-            return False
-        *whole, self._rest = (self._rest + text).split(b"\n")
-        try:
-            for line in whole:
-                self._take(_Answer.model_validate_json(line))
-        except (ValueError, LookupError):  # another command than the trainers' need not know what a worker is
-            self._process.send(signal.SIGKILL)
-        return True
-
-    def _take(self, answer: _Answer) -> None:
+    def _take(self, line: bytes) -> None:
+        answer = _Answer.model_validate_json(line)
         if answer.ready:
             if not self._ready.done():
                 self._ready.set_result(True)
@@ -175,13 +134,7 @@ class Worker:
             self._asked.popleft().cannot_begin(answer.error)
 
     async def _until_it_ends(self) -> None:
-        await self._process.wait()
-        while self._hear():  # what it said before it ended
-            pass
-        asyncio.get_running_loop().remove_reader(self._answers)
-        await self._process.end(0.0)  # all that it started carries its mark
-        os.close(self._requests)
-        os.close(self._answers)
+        await self._talk.ended()
         code = self._process.exit_code or 0
         blameless = self._retiring or code == 0 or (self._working and not self.forks)
         self.broken = not self._ready.done() or not blameless

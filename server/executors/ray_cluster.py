@@ -1,0 +1,193 @@
+"""A Ray cluster as a driver sees it: what it can hold, the actors of one home on it, and what is sent to its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from server.executors import ray_node
+from server.executors.base import Slot
+from server.executors.ray_files import Parcel
+
+SUSPECT_SECONDS = 120.0
+"""How long a node that did not answer is avoided; by then Ray has marked it dead, or it is back."""
+_TAKE_OVER_SECONDS = 10.0
+_KILLED = "killed by `ray.kill`"
+
+
+class Cluster(BaseModel):
+    """Where trainings go and what each asks for.
+
+    `label`: of the home, so that its actors are found. `gpus`: of a training, a fraction or a whole number. `command`:
+    tests give another than the trainers'. `folder`: of a node, for code, datasets and work; None is one in its
+    temporary folder. A node that says nothing for `heartbeat_seconds` has lost its trainings.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    address: str
+    label: str
+    datasets: Path
+    gpus: float = 0.0
+    command: tuple[str, ...] | None = None
+    folder: Path | None = None
+    heartbeat_seconds: float = 20.0
+
+    @property
+    def namespace(self) -> str:
+        """Of the actors of this home."""
+        return f"virtualmle-{self.label}"
+
+    def asked(self, slot: Slot) -> dict[str, float]:
+        """What a node must have for a training, in Ray's names."""
+        memory = {} if slot.memory_mb is None else {"memory": float(slot.memory_mb << 20)}
+        return {"CPU": float(slot.threads), "GPU": self.gpus} | memory
+
+
+class Lost(Exception):
+    """A training is gone, and another node may go on with it. `silent`: its node did not answer."""
+
+    def __init__(self, said: str, silent: bool = False) -> None:
+        super().__init__(said)
+        self.silent = silent
+
+
+class Failed(Exception):
+    """The machinery cannot do it; the message is one line that says what to do."""
+
+
+class Gone(Failed):
+    """The cluster does not answer, and this driver is of no use any more."""
+
+
+class Connection:
+    """To a cluster, for as long as this process lives. Raises Failed where there can be none."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._suspects: dict[str, float] = {}
+        self._sent: dict[str, Any] = {}
+        try:
+            self._ray: Any = import_module("ray")
+            self._ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", namespace="virtualmle")
+        except ModuleNotFoundError as error:
+            raise Failed(f"executor='ray' needs {error.name}: pip install 'virtualmle[ray]'.") from None
+        except Exception as error:  # Ray has no class for all that can be wrong with an address
+            raise Failed(
+                f"The Ray cluster at {cluster.address} cannot be used: {_line(error)}: check ray_address, that Ray and "
+                "Python are of the same version there, and RAY_AUTH_MODE and RAY_AUTH_TOKEN."
+            ) from None
+        self._ray.cloudpickle.register_pickle_by_value(ray_node)
+        self._kind = self._ray.remote(ray_node.Node)
+
+    async def take_over(self) -> None:
+        """Ends the trainings of an earlier owner of the home."""
+        for one in self._ray.util.list_named_actors(all_namespaces=True):
+            if one["namespace"] == self._cluster.namespace:
+                try:
+                    actor = self._ray.get_actor(one["name"], namespace=one["namespace"])
+                except ValueError:  # gone meanwhile
+                    continue
+                with suppress(Lost, Failed):
+                    await self.answer(actor.end.remote("taken over"), _TAKE_OVER_SECONDS)
+                self.kill(actor)
+
+    def actor(self, directory: str, slot: Slot) -> Any:
+        """A new one, on its way to a node that can hold it. Raises Failed where there is none."""
+        asked = self._cluster.asked(slot)
+        options: dict[str, Any] = {
+            "name": f"{directory}-{secrets.token_hex(3)}", "namespace": self._cluster.namespace,
+            "num_cpus": asked["CPU"], "num_gpus": asked["GPU"], "max_restarts": 0, "max_task_retries": 0,
+        }  # fmt: skip
+        if "memory" in asked:
+            options["memory"] = int(asked["memory"])
+        try:
+            if silent := self._silent(asked):
+                options["label_selector"] = {"ray.io/node-id": f"!in({','.join(silent)})"}
+            return self._kind.options(**options).remote()
+        except Failed:
+            raise
+        except Exception as error:
+            raise Gone(gone(self._cluster.address, _line(error))) from None
+
+    async def answer(self, ref: Any, seconds: float | None) -> Any:
+        """What an actor answers. Raises Lost or Failed."""
+        errors = self._ray.exceptions
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(ref.future())
+        except errors.RayTaskError as error:  # raised by our own code on the node, and of that error's class, too
+            raise Failed(_on_node(error.cause)) from None
+        except TimeoutError:
+            raise Lost(f"its node has not answered for {seconds:g} s", silent=True) from None
+        except errors.RayActorError as error:
+            if _KILLED in str(error):
+                raise Failed("The training was ended by somebody; the same run_trial goes on.") from None
+            raise Lost(
+                _line(error).partition("The actor is dead because ")[2].partition(". ")[0] or _line(error)
+            ) from None
+        except Exception as error:
+            raise Lost(_line(error)) from None
+
+    def reference(self, parcel: Parcel) -> list[Any]:
+        """A parcel as nodes take it: kind, digest, and where to fetch it; it is put into the cluster once."""
+        if parcel.digest not in self._sent:
+            self._sent[parcel.digest] = self._ray.put(parcel.content)
+        return [parcel.kind, parcel.digest, self._sent[parcel.digest]]
+
+    def avoid(self, node: str) -> None:
+        """Sends nothing to a node for a while."""
+        self._suspects[node] = time.monotonic() + SUSPECT_SECONDS
+
+    def kill(self, actor: Any) -> None:
+        """Ends an actor, and with it the training whose parent it is."""
+        with suppress(Exception):  # it is gone already
+            self._ray.kill(actor)
+
+    def _silent(self, asked: dict[str, float]) -> Sequence[str]:
+        """The nodes to avoid, where another can hold what is asked for."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        able = [node["NodeID"] for node in nodes if _holds(node["Resources"], asked)]
+        words = ", ".join(f"{value:g} {name}" for name, value in asked.items() if value)
+        if not able:
+            largest = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
+            raise Failed(
+                f"No node of the Ray cluster at {self._cluster.address} can hold a training, which asks for {words}; "
+                f"of its {len(nodes)} nodes the largest has {largest:g} CPU: add a node, or lower threads, ray_gpus "
+                "or trial_memory_mb."
+            )
+        now = time.monotonic()
+        silent = [node for node in able if self._suspects.get(node, 0.0) > now]
+        if len(silent) == len(able):
+            raise Failed(
+                f"No node of the Ray cluster at {self._cluster.address} that can hold {words} answers; the same "
+                "run_trial goes on once one does."
+            )
+        return silent
+
+
+def gone(address: str, why: str) -> str:
+    """What is said of a cluster that is not there any more."""
+    return f"The Ray cluster at {address} is gone ({why}): start it again, then the same run_trial goes on."
+
+
+def _holds(resources: dict[str, float], asked: dict[str, float]) -> bool:
+    return all(resources.get(name, 0.0) >= value for name, value in asked.items())
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:600] or type(error).__name__
+
+
+def _on_node(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"A node of the Ray cluster has no {error.name}: install there what virtualmle requires, then try again."
+    return f"A node of the Ray cluster cannot run a training: {type(error).__name__}: {_line(error)}."

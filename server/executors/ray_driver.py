@@ -1,0 +1,218 @@
+"""The process between an owner and a Ray cluster: python -m server.executors.ray_driver CLUSTER, a `Cluster` as JSON.
+
+A driver shares the fate of its cluster: it ends when that does. So it is a process of its own, and the owner lives on.
+stdin takes a line each of {"id", "directory", "slot", "task"}, {"id", "end": "cancelled"}, {"end": "closing"} for all
+that is under way and {"end": "leaving"} for the driver itself. stdout answers {"ready": true} or {"refused": why} once,
+and for each id {"exit": …}, {"error": why} or {"cancelled": true}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from server.executors.base import Exit, Slot
+from server.executors.ray_cluster import Cluster, Connection, Failed, Gone, Lost
+from server.executors.ray_files import RunFiles, code, dataset
+from trainers.spec import RESUME_FILE, Task
+
+ATTEMPTS = 3
+"""Nodes that a training may try, one after the other, where the earlier ones were lost."""
+STATE_BYTES_A_SECOND = 5e6
+"""How much of the state that it keeps a training sends at most, on average."""
+
+
+class Run:
+    """One run directory on its way through the cluster, until `work` has its answer."""
+
+    def __init__(self, connection: Connection, cluster: Cluster, directory: Path, slot: Slot, task: Task) -> None:
+        self._connection = connection
+        self._cluster = cluster
+        self._slot = slot
+        self._task: Task = task
+        self._files = RunFiles(directory, task)
+        self._began: float | None = None
+        self._state_from = 0.0
+        self._how = ""
+        self._asked_to_end = asyncio.Event()
+
+    def end(self, how: str) -> None:
+        """`cancelled`, or `closing`: the owner ends."""
+        self._how = how
+        self._asked_to_end.set()
+
+    async def work(self) -> dict[str, Any]:
+        """The answer to the owner: exit, error or cancelled."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return await self._on_a_node()
+            except Lost as lost:
+                if self._how:
+                    return self._given_up()
+                if not left:
+                    return {"error": f"The training was lost {ATTEMPTS} times, at last because {lost}."}
+                await asyncio.to_thread(self._files.note, f"lost: {lost}; another node goes on")
+            except Failed as failed:
+                return {"error": str(failed), "gone": isinstance(failed, Gone)}
+            except OSError as error:
+                name = self._files.directory.name
+                return {"error": f"The run directory of {name} cannot be used: {error.strerror or error}."}
+        raise AssertionError
+
+    async def _on_a_node(self) -> dict[str, Any]:
+        files = await asyncio.to_thread(self._files.to_send)
+        actor = await asyncio.to_thread(self._connection.actor, self._files.directory.name, self._slot)
+        try:
+            if not await self._begun(actor, files):
+                return self._given_up()
+            return await self._watched(actor)
+        finally:
+            await asyncio.to_thread(self._connection.kill, actor)
+
+    async def _begun(self, actor: Any, files: dict[str, bytes]) -> bool:
+        """Whether the training has begun; it waits for as long as the cluster is busy, unless it is asked to end."""
+        parcels = [code(), await asyncio.to_thread(dataset, self._cluster.datasets, self._files.needs.dataset_hash)]
+        sent = [await asyncio.to_thread(self._connection.reference, one) for one in parcels if one is not None]
+        told = {
+            "directory": self._files.directory.name,
+            "dataset": parcels[-1].name if parcels[-1] else "",
+            "task": self._task,
+            "slot": self._remaining().model_dump(),
+            "command": self._cluster.command,
+            "folder": str(self._cluster.folder or ""),
+        }
+        beginning = asyncio.ensure_future(self._connection.answer(actor.begin.remote(told, files, sent), None))
+        ending = asyncio.ensure_future(self._asked_to_end.wait())
+        await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not beginning.done():
+            beginning.cancel()
+            return False
+        self._node = beginning.result()
+        self._began = self._began or time.monotonic()
+        return True
+
+    async def _watched(self, actor: Any) -> dict[str, Any]:
+        """Keeps what the training leaves until it is over."""
+        told = False
+        try:
+            while True:
+                if self._how and not told:
+                    await self._asked(actor.end.remote(self._how))
+                    told = True
+                news = await self._asked(actor.news.remote(time.monotonic() >= self._state_from))
+                await asyncio.to_thread(self._files.take, news["grown"], news["whole"])
+                if RESUME_FILE in news["whole"]:
+                    seconds = len(news["whole"][RESUME_FILE]) / STATE_BYTES_A_SECOND
+                    self._state_from = time.monotonic() + seconds
+                if found := {name: news[name] for name in ("exit", "error", "cancelled") if name in news}:
+                    return found
+        except Lost as lost:
+            if lost.silent:
+                self._connection.avoid(self._node)
+            raise
+
+    async def _asked(self, ref: Any) -> Any:
+        return await self._connection.answer(ref, self._cluster.heartbeat_seconds)
+
+    def _remaining(self) -> Slot:
+        """The slot, with what is left until its deadline."""
+        if self._slot.deadline_seconds is None or self._began is None:
+            return self._slot
+        left = max(0.0, self._slot.deadline_seconds - (time.monotonic() - self._began))
+        return self._slot.model_copy(update={"deadline_seconds": left})
+
+    def _given_up(self) -> dict[str, Any]:
+        if self._how == "cancelled":
+            return {"cancelled": True}
+        return {"exit": Exit(cause="killed", message="the owner ended").model_dump()}
+
+
+class Driver:
+    """Takes the owner's lines, and answers through `say`."""
+
+    def __init__(self, connection: Connection, cluster: Cluster, say: Callable[[Mapping[str, Any]], None]) -> None:
+        self._connection = connection
+        self._cluster = cluster
+        self._say = say
+        self._runs: dict[int, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.gone = asyncio.Event()
+
+    def take(self, line: bytes) -> None:
+        asked = json.loads(line)
+        if asked.get("end") == "leaving":
+            self.gone.set()
+        elif how := asked.get("end"):
+            named = self._runs if how == "closing" else [asked["id"]]
+            for number in list(named):
+                if number in self._runs:
+                    self._runs[number].end(how)
+        else:
+            self._begin(asked)
+
+    def _begin(self, asked: Mapping[str, Any]) -> None:
+        slot = Slot.model_validate(asked["slot"])
+        run = Run(self._connection, self._cluster, Path(asked["directory"]), slot, asked["task"])
+        self._runs[asked["id"]] = run
+        task = asyncio.ensure_future(self._answered(asked["id"], run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answered(self, number: int, run: Run) -> None:
+        answer: dict[str, Any] = {"error": "The driver of the Ray cluster failed; ray.log in the home says why."}
+        try:
+            answer = await run.work()
+        finally:
+            del self._runs[number]
+            if answer.pop("gone", False):
+                self.gone.set()
+            self._say({"id": number, **answer})
+
+
+async def serve(cluster: Cluster, requests: int, say: Callable[[Mapping[str, Any]], None]) -> int:
+    """Works until stdin ends, or the cluster does."""
+    try:
+        connection = await asyncio.to_thread(Connection, cluster)
+        await connection.take_over()
+    except Failed as failed:
+        say({"refused": str(failed)})
+        return 1
+    say({"ready": True})
+    driver = Driver(connection, cluster, say)
+    hearing = asyncio.ensure_future(_hear(driver, requests))
+    leaving = asyncio.ensure_future(driver.gone.wait())
+    await asyncio.wait({hearing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    return 0
+
+
+async def _hear(driver: Driver, requests: int) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(requests, "rb"))
+    async for line in reader:
+        driver.take(line)
+
+
+def main() -> int:
+    """Nothing but answers may reach the reader of stdout, and Ray likes to print."""
+    requests, answers = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+
+    def say(values: Mapping[str, Any]) -> None:
+        with suppress(BrokenPipeError):
+            os.write(answers, json.dumps(values).encode() + b"\n")
+
+    return asyncio.run(serve(Cluster.model_validate_json(sys.argv[1]), requests, say))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

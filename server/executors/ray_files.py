@@ -1,0 +1,118 @@
+"""The owner's side of what goes to a node and comes back from it: files of a run directory, code and datasets."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import trainers
+from server.executors.base import ATTEMPT_FILE
+from server.executors.needs import needs_of
+from server.executors.ray_node import GROWING
+from trainers.data import find_by_hash
+from trainers.data.errors import DataError
+from trainers.spec import RESULT_FILES, Task
+
+EPOCHS, LOG = GROWING
+_PACKAGES = ("server", "trainers")
+_NOT_CODE = ("__pycache__",)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A folder as a zip file. `digest`: its SHA-256, by which a node knows that it has it already."""
+
+    kind: str
+    name: str
+    digest: str
+    content: bytes
+
+
+@cache
+def code() -> Parcel:
+    """What runs a training on a node."""
+    root = Path(trainers.__file__).resolve().parent.parent
+    paths = (path for package in _PACKAGES for path in (root / package).rglob("*") if path.is_file())
+    return _parcel("code", "", root, (path for path in paths if not set(_NOT_CODE) & set(path.parts)))
+
+
+def dataset(datasets: Path, content_hash: str | None) -> Parcel | None:
+    """A stored dataset; None where there is none, which the training will say itself."""
+    try:
+        found = find_by_hash(datasets, content_hash or "")
+    except DataError:
+        return None
+    return _dataset(found.path, content_hash)
+
+
+@cache
+def _dataset(folder: Path, content_hash: str) -> Parcel:
+    return _parcel("dataset", folder.name, folder, (path for path in folder.iterdir() if path.is_file()))
+
+
+def _parcel(kind: str, name: str, root: Path, paths: Iterable[Path]) -> Parcel:
+    """The same files make the same bytes, wherever and whenever they were written."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for path in sorted(paths):
+            archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
+    content = written.getvalue()
+    return Parcel(kind, name, hashlib.sha256(content).hexdigest(), content)
+
+
+class RunFiles:
+    """Those of a run directory while nodes work on it."""
+
+    def __init__(self, directory: Path, task: Task) -> None:
+        self.directory = directory
+        self.needs = needs_of(directory, task)
+        self._not_sent = {*GROWING, ATTEMPT_FILE, RESULT_FILES[task]}
+        self._result = RESULT_FILES[task]
+        self._last_epoch = 0
+
+    def to_send(self) -> dict[str, bytes]:
+        """By place under the trials: its own, and those of the run directories that it reads. Raises OSError."""
+        own = [path for path in self.directory.iterdir() if path.name not in self._not_sent]
+        read = [path for folder in self.needs.trials for path in folder.iterdir() if path.name != LOG]
+        files = [path for path in (*own, *read) if path.is_file() and path.suffix != ".tmp"]
+        return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+
+    def take(self, grown: Mapping[str, bytes], whole: Mapping[str, bytes]) -> None:
+        """Writes what a node has sent. Raises OSError.
+
+        A node that goes on where another was lost may repeat epochs: those that are here stay as they are.
+        """
+        if EPOCHS in grown:
+            self._append(EPOCHS, b"".join(line for line in grown[EPOCHS].splitlines(True) if self._is_new(line)))
+        if LOG in grown:
+            self._append(LOG, grown[LOG])
+        for name, content in whole.items():
+            path = self.directory / Path(name).name
+            temporary = path.with_name(path.name + ".tmp")
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def note(self, line: str) -> None:
+        """Adds a line to the log. Raises OSError."""
+        self._append(LOG, f"{line}\n".encode())
+
+    def _append(self, name: str, content: bytes) -> None:
+        with (self.directory / name).open("ab") as file:
+            file.write(content)
+
+    def _is_new(self, line: bytes) -> bool:
+        epoch = int(json.loads(line)["epoch"])
+        if epoch <= self._last_epoch:
+            return False
+        self._last_epoch = epoch
+        return True

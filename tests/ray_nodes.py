@@ -117,7 +117,13 @@ def ray_nodes() -> Iterator[RayNodes]:
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install 'virtualmle[ray]'")
     folder = Path(tempfile.mkdtemp(prefix="vmle"))  # sockets lie in it, and their paths must be short
-    given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    given = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        # Ray notices that a node is dead within seconds, so that the next test is not sent to it
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_failure_threshold": "3",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in given.items():
             patch.setenv(name, value)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from mcp import Client
 
+from server.app import create_app
 from server.executors.base import ExecutorError, Slot
 from server.executors.environment import HOME_MARK
 from server.run_directory import log_end, read_epochs, read_process, read_result
+from server.runtime import Runtime, open_runtime
+from server.settings import Settings
 from tests.ray_nodes import CPUS, RayNodes, at_work, ray_executor, ray_nodes
 from tests.trials import SLOT, prepared, said, until
+from trainers.data import ensure
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ray]
 
@@ -63,11 +69,13 @@ async def test_a_training_that_loses_every_node_is_broken_machinery(nodes: RayNo
     async with ray_executor(nodes, home) as executor:
         work = asyncio.create_task(executor.run([directory], SLOT))
         killed = [0]
-        for _ in range(3):
-            await until(lambda: read_process(directory) and of_training(directory) not in killed)
+        while True:
+            await until(lambda: work.done() or (read_process(directory) and of_training(directory) not in killed))
+            if work.done():
+                break
             killed.append(of_training(directory))
             psutil.Process(killed[-1]).parent().kill()
-        with pytest.raises(ExecutorError, match=r"^The training was lost 3 times, at last because its wor.*") as caught:
+        with pytest.raises(ExecutorError, match=r"^The training was lost 4 times, at last because its wor.*") as caught:
             await work
         await executor.run([prepared(home / "trials", "t-2")], SLOT)  # sweeps what the last one could not
     assert "\n" not in str(caught.value)
@@ -135,3 +143,51 @@ async def test_a_training_sees_no_secret_and_the_device_of_its_node(nodes: RayNo
     seen = (directory / "seen.json").read_text()
     assert HOME_MARK in seen
     assert "RAY_AUTH" not in seen
+
+
+async def sixteen_trials(settings: Settings, half_way: Callable[[Runtime], Awaitable[None]]) -> list[tuple[Any, ...]]:
+    """What each of 16 trials comes to, with its curve; `half_way` is called when 8 are over."""
+    ensure(settings.datasets, "demo")
+    space = {"max_epochs": 15, "patience": 15, "hidden_dim": 16}
+    async with open_runtime(settings) as runtime, Client(create_app(runtime)) as client:
+
+        async def call(tool: str, **asked: Any) -> dict[str, Any]:
+            answer = await client.call_tool(tool, asked)
+            assert not answer.is_error, answer.content
+            return answer.structured_content or {}
+
+        study_id = (await call("start_study", dataset="demo", space=space, early_stop="off"))["study_id"]
+        memory = runtime.memory
+        for number in range(16):
+            changes = {"dropout": 0.1 + 0.2 * (number % 2)}
+            await call("run_trial", study_id=study_id, changes=changes, seed=number // 2, wait_seconds=0)
+        await until(lambda: sum(trial.finished for trial in memory.trials(study_id)) >= 8)
+        await half_way(runtime)
+        await until(lambda: all(trial.finished for trial in memory.trials(study_id)))
+        found: list[tuple[Any, ...]] = []
+        for trial in memory.trials(study_id):
+            curve = [(one.epoch, one.loss, one.validation) for one in memory.epochs(trial.trial_id)]
+            found.append((trial.status, trial.changes, trial.seed, trial.validation, trial.best_epoch, curve))
+        return found
+
+
+async def test_a_study_whose_node_is_killed_half_way_comes_to_the_numbers_of_one_machine(
+    nodes: RayNodes, tmp_path: Path
+) -> None:
+    async def nothing(runtime: Runtime) -> None:
+        return None
+
+    async def kill(runtime: Runtime) -> None:
+        def in_training() -> list[Path]:
+            return [job.directory for job in runtime.supervisor.jobs if job.epochs and read_process(job.directory)]
+
+        await until(in_training)
+        await asyncio.to_thread(nodes.kill, nodes.node_of(of_training(in_training()[-1])))
+
+    alone = await sixteen_trials(Settings(home=tmp_path / "alone", slots=2, threads=1), nothing)
+    cluster = {"executor": "ray", "ray_address": nodes.address, "slots": 4, "threads": 1}
+    shared = await sixteen_trials(Settings(home=tmp_path / "shared", **cluster), kill)
+    assert [status for status, *_ in alone] == 16 * ["ok"]
+    assert shared == alone
+    logs = [log_end(path) for path in (tmp_path / "shared" / "trials").iterdir()]
+    assert any("another node goes on" in log for log in logs)

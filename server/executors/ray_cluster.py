@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,9 +19,10 @@ from server.executors.base import Slot
 from server.executors.ray_files import Parcel
 
 SUSPECT_SECONDS = 120.0
-"""How long a node that did not answer is avoided; by then Ray has marked it dead, or it is back."""
+"""How long a node that has lost a training is avoided; by then Ray has marked it dead, or it is back."""
 _TAKE_OVER_SECONDS = 10.0
 _KILLED = "killed by `ray.kill`"
+_CAUSE = re.compile(r"The actor (?:is dead|died) because (.*?)[.:] ")
 
 
 class Cluster(BaseModel):
@@ -52,12 +54,15 @@ class Cluster(BaseModel):
         return {"CPU": float(slot.threads), "GPU": self.gpus} | memory
 
 
-class Lost(Exception):
-    """A training is gone, and another node may go on with it. `silent`: its node did not answer."""
+Blame = Literal["", "node", "silent"]
 
-    def __init__(self, said: str, silent: bool = False) -> None:
+
+class Lost(Exception):
+    """A training is gone, and another node may go on with it. `blame`: whether its node seems to be the cause, too."""
+
+    def __init__(self, said: str, blame: Blame = "") -> None:
         super().__init__(said)
-        self.silent = silent
+        self.blame: Blame = blame
 
 
 class Failed(Exception):
@@ -73,7 +78,9 @@ class Connection:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._suspects: dict[str, float] = {}
+        self._suspects: dict[str, tuple[float, Blame]] = {}
+        self.node_lost = asyncio.Event()
+        """Set, and replaced by another, each time that a node seems to be lost."""
         self._sent: dict[str, Any] = {}
         try:
             self._ray: Any = import_module("ray")
@@ -110,8 +117,8 @@ class Connection:
         if "memory" in asked:
             options["memory"] = int(asked["memory"])
         try:
-            if silent := self._silent(asked):
-                options["label_selector"] = {"ray.io/node-id": f"!in({','.join(silent)})"}
+            if avoided := self._avoided(asked):
+                options["label_selector"] = {"ray.io/node-id": f"!in({','.join(avoided)})"}
             return self._kind.options(**options).remote()
         except Failed:
             raise
@@ -127,13 +134,15 @@ class Connection:
         except errors.RayTaskError as error:  # raised by our own code on the node, and of that error's class, too
             raise Failed(_on_node(error.cause)) from None
         except TimeoutError:
-            raise Lost(f"its node has not answered for {seconds:g} s", silent=True) from None
+            raise Lost(f"its node has not answered for {seconds:g} s", "silent") from None
+        except errors.ActorUnavailableError:
+            raise Lost("its node cannot be reached", "node") from None
         except errors.RayActorError as error:
             if _KILLED in str(error):
                 raise Failed("The training was ended by somebody; the same run_trial goes on.") from None
-            raise Lost(
-                _line(error).partition("The actor is dead because ")[2].partition(". ")[0] or _line(error)
-            ) from None
+            cause = _CAUSE.search(_line(error))
+            said = cause[1] if cause else _line(error)
+            raise Lost(said, "node" if "node has died" in said else "") from None
         except Exception as error:
             raise Lost(_line(error)) from None
 
@@ -143,16 +152,18 @@ class Connection:
             self._sent[parcel.digest] = self._ray.put(parcel.content)
         return [parcel.kind, parcel.digest, self._sent[parcel.digest]]
 
-    def avoid(self, node: str) -> None:
-        """Sends nothing to a node for a while."""
-        self._suspects[node] = time.monotonic() + SUSPECT_SECONDS
+    def avoid(self, node: str, blame: Blame) -> None:
+        """Sends nothing to a node for a while; one that was only blamed for a loss is used where there is no other."""
+        self._suspects[node] = time.monotonic() + SUSPECT_SECONDS, blame
+        self.node_lost.set()
+        self.node_lost = asyncio.Event()
 
     def kill(self, actor: Any) -> None:
         """Ends an actor, and with it the training whose parent it is."""
         with suppress(Exception):  # it is gone already
             self._ray.kill(actor)
 
-    def _silent(self, asked: dict[str, float]) -> Sequence[str]:
+    def _avoided(self, asked: dict[str, float]) -> Sequence[str]:
         """The nodes to avoid, where another can hold what is asked for."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         able = [node["NodeID"] for node in nodes if _holds(node["Resources"], asked)]
@@ -164,14 +175,18 @@ class Connection:
                 f"of its {len(nodes)} nodes the largest has {largest:g} CPU: add a node, or lower threads, ray_gpus "
                 "or trial_memory_mb."
             )
-        now = time.monotonic()
-        silent = [node for node in able if self._suspects.get(node, 0.0) > now]
-        if len(silent) == len(able):
-            raise Failed(
-                f"No node of the Ray cluster at {self._cluster.address} that can hold {words} answers; the same "
-                "run_trial goes on once one does."
-            )
-        return silent
+        for blames in (("node", "silent"), ("silent",)):
+            avoided = [node for node in able if self._blame(node) in blames]
+            if len(avoided) < len(able):
+                return avoided
+        raise Failed(
+            f"No node of the Ray cluster at {self._cluster.address} that can hold {words} answers; the same run_trial "
+            "goes on once one does."
+        )
+
+    def _blame(self, node: str) -> Blame:
+        until, blame = self._suspects.get(node, (0.0, ""))
+        return blame if until > time.monotonic() else ""
 
 
 def gone(address: str, why: str) -> str:

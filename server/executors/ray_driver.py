@@ -23,7 +23,7 @@ from server.executors.ray_cluster import Cluster, Connection, Failed, Gone, Lost
 from server.executors.ray_files import RunFiles, code, dataset
 from trainers.spec import RESUME_FILE, Task
 
-ATTEMPTS = 3
+ATTEMPTS = 4
 """Nodes that a training may try, one after the other, where the earlier ones were lost."""
 STATE_BYTES_A_SECOND = 5e6
 """How much of the state that it keeps a training sends at most, on average."""
@@ -68,16 +68,21 @@ class Run:
 
     async def _on_a_node(self) -> dict[str, Any]:
         files = await asyncio.to_thread(self._files.to_send)
-        actor = await asyncio.to_thread(self._connection.actor, self._files.directory.name, self._slot)
-        try:
-            if not await self._begun(actor, files):
-                return self._given_up()
-            return await self._watched(actor)
-        finally:
-            await asyncio.to_thread(self._connection.kill, actor)
+        while not self._how:
+            node_lost = self._connection.node_lost
+            actor = await asyncio.to_thread(self._connection.actor, self._files.directory.name, self._slot)
+            try:
+                if await self._begun(actor, files, node_lost):
+                    return await self._watched(actor)
+            finally:
+                await asyncio.to_thread(self._connection.kill, actor)
+        return self._given_up()
 
-    async def _begun(self, actor: Any, files: dict[str, bytes]) -> bool:
-        """Whether the training has begun; it waits for as long as the cluster is busy, unless it is asked to end."""
+    async def _begun(self, actor: Any, files: dict[str, bytes], node_lost: asyncio.Event) -> bool:
+        """Whether the training has begun; it waits for as long as the cluster is busy.
+
+        Not where it is asked to end, or where a node is lost meanwhile: it may be the one that this waits for.
+        """
         parcels = [code(), await asyncio.to_thread(dataset, self._cluster.datasets, self._files.needs.dataset_hash)]
         sent = [await asyncio.to_thread(self._connection.reference, one) for one in parcels if one is not None]
         told = {
@@ -89,9 +94,10 @@ class Run:
             "folder": str(self._cluster.folder or ""),
         }
         beginning = asyncio.ensure_future(self._connection.answer(actor.begin.remote(told, files, sent), None))
-        ending = asyncio.ensure_future(self._asked_to_end.wait())
-        await asyncio.wait({beginning, ending}, return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
+        others = {asyncio.ensure_future(one.wait()) for one in (self._asked_to_end, node_lost)}
+        await asyncio.wait({beginning, *others}, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
         if not beginning.done():
             beginning.cancel()
             return False
@@ -115,8 +121,8 @@ class Run:
                 if found := {name: news[name] for name in ("exit", "error", "cancelled") if name in news}:
                     return found
         except Lost as lost:
-            if lost.silent:
-                self._connection.avoid(self._node)
+            if lost.blame:
+                self._connection.avoid(self._node, lost.blame)
             raise
 
     async def _asked(self, ref: Any) -> Any:

@@ -37,6 +37,12 @@ def of_training(directory: Path) -> int:
     return process.pid
 
 
+async def sweeping(nodes: RayNodes, home: Path) -> None:
+    """A new actor on a node removes what those had to leave there that were killed."""
+    async with ray_executor(nodes, home) as executor:
+        await executor.run([prepared(home / "trials", "t-2")], SLOT)
+
+
 async def test_a_training_whose_node_is_killed_goes_on_at_another(nodes: RayNodes, home: Path) -> None:
     directory = prepared(home / "trials", "t-1", "goes on")
     async with ray_executor(nodes, home) as executor:
@@ -59,7 +65,7 @@ async def test_a_training_whose_node_is_frozen_goes_on_at_another(nodes: RayNode
         nodes.freeze(node)
         (exit,) = await work
         await asyncio.to_thread(nodes.kill, node)
-        await executor.run([prepared(home / "trials", "t-2")], SLOT)  # sweeps what the frozen one could not
+    await sweeping(nodes, home)
     assert exit.cause == "result"
     assert "its node has not answered for 3 s" in log_end(directory)
 
@@ -74,10 +80,10 @@ async def test_a_training_that_loses_every_node_is_broken_machinery(nodes: RayNo
             if work.done():
                 break
             killed.append(of_training(directory))
-            psutil.Process(killed[-1]).parent().kill()
+            psutil.Process(killed[-1]).parent().parent().kill()  # the actor, whose worker has forked the training
         with pytest.raises(ExecutorError, match=r"^The training was lost 4 times, at last because its wor.*") as caught:
             await work
-        await executor.run([prepared(home / "trials", "t-2")], SLOT)  # sweeps what the last one could not
+    await sweeping(nodes, home)
     assert "\n" not in str(caught.value)
 
 

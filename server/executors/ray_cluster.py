@@ -20,7 +20,7 @@ from server.executors.ray_files import Parcel
 
 SUSPECT_SECONDS = 120.0
 """How long a node that has lost a training is avoided; by then Ray has marked it dead, or it is back."""
-_TAKE_OVER_SECONDS = 10.0
+_LEAVE_SECONDS = 10.0
 _KILLED = "killed by `ray.kill`"
 _CAUSE = re.compile(r"The actor (?:is dead|died) because (.*?)[.:] ")
 
@@ -77,7 +77,7 @@ class Connection:
     """To a cluster, for as long as this process lives. Raises Failed where there can be none."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._suspects: dict[str, tuple[float, Blame]] = {}
         self.node_lost = asyncio.Event()
         """Set, and replaced by another, each time that a node seems to be lost."""
@@ -98,21 +98,21 @@ class Connection:
     async def take_over(self) -> None:
         """Ends the trainings of an earlier owner of the home."""
         for one in self._ray.util.list_named_actors(all_namespaces=True):
-            if one["namespace"] == self._cluster.namespace:
+            if one["namespace"] == self.cluster.namespace:
                 try:
                     actor = self._ray.get_actor(one["name"], namespace=one["namespace"])
                 except ValueError:  # gone meanwhile
                     continue
                 with suppress(Lost, Failed):
-                    await self.answer(actor.end.remote("taken over"), _TAKE_OVER_SECONDS)
-                self.kill(actor)
+                    await self.answer(actor.end.remote("taken over"), _LEAVE_SECONDS)
+                await self.end(actor)
 
-    def actor(self, directory: str, slot: Slot) -> Any:
+    def actor(self, slot: Slot) -> Any:
         """A new one, on its way to a node that can hold it. Raises Failed where there is none."""
-        asked = self._cluster.asked(slot)
+        asked = self.cluster.asked(slot)
         options: dict[str, Any] = {
-            "name": f"{directory}-{secrets.token_hex(3)}", "namespace": self._cluster.namespace,
-            "num_cpus": asked["CPU"], "num_gpus": asked["GPU"], "max_restarts": 0, "max_task_retries": 0,
+            "name": secrets.token_hex(6), "namespace": self.cluster.namespace, "num_cpus": asked["CPU"],
+            "num_gpus": asked["GPU"], "max_restarts": 0, "max_task_retries": 0,
         }  # fmt: skip
         if "memory" in asked:
             options["memory"] = int(asked["memory"])
@@ -123,7 +123,7 @@ class Connection:
         except Failed:
             raise
         except Exception as error:
-            raise Gone(gone(self._cluster.address, _line(error))) from None
+            raise Gone(gone(self.cluster.address, _line(error))) from None
 
     async def answer(self, ref: Any, seconds: float | None) -> Any:
         """What an actor answers. Raises Lost or Failed."""
@@ -158,6 +158,12 @@ class Connection:
         self.node_lost.set()
         self.node_lost = asyncio.Event()
 
+    async def end(self, actor: Any) -> None:
+        """Ends an actor that has nothing to do."""
+        with suppress(Lost, Failed):
+            await self.answer(actor.leave.remote(), _LEAVE_SECONDS)
+        await asyncio.to_thread(self.kill, actor)
+
     def kill(self, actor: Any) -> None:
         """Ends an actor, and with it the training whose parent it is."""
         with suppress(Exception):  # it is gone already
@@ -171,7 +177,7 @@ class Connection:
         if not able:
             largest = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
             raise Failed(
-                f"No node of the Ray cluster at {self._cluster.address} can hold a training, which asks for {words}; "
+                f"No node of the Ray cluster at {self.cluster.address} can hold a training, which asks for {words}; "
                 f"of its {len(nodes)} nodes the largest has {largest:g} CPU: add a node, or lower threads, ray_gpus "
                 "or trial_memory_mb."
             )
@@ -180,7 +186,7 @@ class Connection:
             if len(avoided) < len(able):
                 return avoided
         raise Failed(
-            f"No node of the Ray cluster at {self._cluster.address} that can hold {words} answers; the same run_trial "
+            f"No node of the Ray cluster at {self.cluster.address} that can hold {words} answers; the same run_trial "
             "goes on once one does."
         )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from server.executors.base import Exit, Slot
+from server.executors.ray_actors import Actor, Actors
 from server.executors.ray_cluster import Cluster, Connection, Failed, Gone, Lost
 from server.executors.ray_files import RunFiles, code, dataset
 from trainers.spec import RESUME_FILE, Task
@@ -32,9 +33,10 @@ STATE_BYTES_A_SECOND = 5e6
 class Run:
     """One run directory on its way through the cluster, until `work` has its answer."""
 
-    def __init__(self, connection: Connection, cluster: Cluster, directory: Path, slot: Slot, task: Task) -> None:
+    def __init__(self, connection: Connection, actors: Actors, directory: Path, slot: Slot, task: Task) -> None:
         self._connection = connection
-        self._cluster = cluster
+        self._actors = actors
+        self._cluster = connection.cluster
         self._slot = slot
         self._task: Task = task
         self._files = RunFiles(directory, task)
@@ -70,15 +72,14 @@ class Run:
         files = await asyncio.to_thread(self._files.to_send)
         while not self._how:
             node_lost = self._connection.node_lost
-            actor = await asyncio.to_thread(self._connection.actor, self._files.directory.name, self._slot)
-            try:
+            async with self._actors.take(self._slot) as actor:
                 if await self._begun(actor, files, node_lost):
-                    return await self._watched(actor)
-            finally:
-                await asyncio.to_thread(self._connection.kill, actor)
+                    found = await self._watched(actor.handle)
+                    actor.good = "error" not in found
+                    return found
         return self._given_up()
 
-    async def _begun(self, actor: Any, files: dict[str, bytes], node_lost: asyncio.Event) -> bool:
+    async def _begun(self, actor: Actor, files: dict[str, bytes], node_lost: asyncio.Event) -> bool:
         """Whether the training has begun; it waits for as long as the cluster is busy.
 
         Not where it is asked to end, or where a node is lost meanwhile: it may be the one that this waits for.
@@ -93,7 +94,9 @@ class Run:
             "command": self._cluster.command,
             "folder": str(self._cluster.folder or ""),
         }
-        beginning = asyncio.ensure_future(self._connection.answer(actor.begin.remote(told, files, sent), None))
+        patience = self._cluster.heartbeat_seconds if actor.used else None
+        begin = actor.handle.begin.remote(told, files, sent)
+        beginning = asyncio.ensure_future(self._connection.answer(begin, patience))
         others = {asyncio.ensure_future(one.wait()) for one in (self._asked_to_end, node_lost)}
         await asyncio.wait({beginning, *others}, return_when=asyncio.FIRST_COMPLETED)
         for other in others:
@@ -101,7 +104,7 @@ class Run:
         if not beginning.done():
             beginning.cancel()
             return False
-        self._node = beginning.result()
+        self._node, actor.used = beginning.result(), True
         self._began = self._began or time.monotonic()
         return True
 
@@ -144,9 +147,9 @@ class Run:
 class Driver:
     """Takes the owner's lines, and answers through `say`."""
 
-    def __init__(self, connection: Connection, cluster: Cluster, say: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, connection: Connection, say: Callable[[Mapping[str, Any]], None]) -> None:
         self._connection = connection
-        self._cluster = cluster
+        self._actors = Actors(connection)
         self._say = say
         self._runs: dict[int, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,9 +167,13 @@ class Driver:
         else:
             self._begin(asked)
 
+    async def aclose(self) -> None:
+        """Leaves nothing on the nodes."""
+        await self._actors.aclose()
+
     def _begin(self, asked: Mapping[str, Any]) -> None:
         slot = Slot.model_validate(asked["slot"])
-        run = Run(self._connection, self._cluster, Path(asked["directory"]), slot, asked["task"])
+        run = Run(self._connection, self._actors, Path(asked["directory"]), slot, asked["task"])
         self._runs[asked["id"]] = run
         task = asyncio.ensure_future(self._answered(asked["id"], run))
         self._tasks.add(task)
@@ -192,10 +199,11 @@ async def serve(cluster: Cluster, requests: int, say: Callable[[Mapping[str, Any
         say({"refused": str(failed)})
         return 1
     say({"ready": True})
-    driver = Driver(connection, cluster, say)
+    driver = Driver(connection, say)
     hearing = asyncio.ensure_future(_hear(driver, requests))
     leaving = asyncio.ensure_future(driver.gone.wait())
     await asyncio.wait({hearing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    await driver.aclose()
     return 0
 
 

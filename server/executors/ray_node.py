@@ -1,4 +1,4 @@
-"""What works on a node of a Ray cluster: one actor for each training, and nothing on a disk that others share.
+"""What works on a node of a Ray cluster: an actor for a training at a time, and nothing on a disk that others share.
 
 The class goes to the node by value and brings the project's own code with it, so only Python and Ray are imported here;
 a node needs what the project requires, not the project.
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,21 @@ GROWING = ("epochs.jsonl", "trial.log")
 STATE = "training.safetensors"
 _LOOK_SECONDS, _LONGEST_SECONDS = 0.1, 1.0
 """How often the files are looked at, and how long a call for news stays without any."""
+_UNASKED_SECONDS = 2 * _LONGEST_SECONDS
 _UNUSED_SECONDS = 30 * 86400
 """Parcels that no training has used for so long are thrown away."""
 
 
 class Node:
-    """A training at work in a directory of its own; the one who asks for news keeps the files."""
+    """One training after the other, each in a directory of its own; the one who asks for news keeps the files."""
 
     def __init__(self) -> None:
-        self._sent: dict[str, Any] = {}
-        self._how = ""
+        self._executor: Any = None
+        self._all_told = asyncio.Event()
+        self._all_told.set()
 
     async def begin(self, told: dict[str, Any], files: dict[str, bytes], parcels: list[Any]) -> str:
-        """Starts the training and answers on which node.
+        """Starts a training and answers on which node.
 
         `told`: directory, task, slot, command, folder and the name of the dataset. `files`: by place under the trials.
         `parcels`: kind, SHA-256 and reference of the zip files of the code and, where there is one, of the dataset.
@@ -44,28 +47,35 @@ class Node:
 
         root = _own_folder(Path(told["folder"] or Path(tempfile.gettempdir()) / f"virtualmle-{os.getuid()}"))
         folders = {kind: await _unpacked(root / "parcels", digest, ref) for kind, digest, ref in parcels}
-        sys.path.insert(0, str(folders["code"]))
+        if self._executor is None:
+            self._executor = await self._open(root, folders["code"], told["command"])
         from server.executors.base import Slot
-        from server.executors.process import TRAINERS, ProcessExecutor
         from trainers.spec import RESULT_FILES
 
-        await asyncio.to_thread(_sweep, root)
-        self._scratch = root / "work" / f"{_me()}.{told['directory']}"
+        self._all_told.clear()
+        self._how = ""
+        self._sent: dict[str, Any] = {}
         self._directory = self._scratch / "trials" / told["directory"]
         self._result = RESULT_FILES[told["task"]]
         await asyncio.to_thread(self._lay_out, files, told["dataset"], folders.get("dataset"))
-        self._executor = ProcessExecutor(
-            self._scratch / "datasets", self._scratch, told["command"] or TRAINERS, warm=False
-        )
-        await self._executor.__aenter__()
         slot = Slot.model_validate(told["slot"])
         self._work = asyncio.ensure_future(self._executor.run([self._directory], slot, told["task"]))
         return ray.get_runtime_context().get_node_id()
 
+    async def _open(self, root: Path, code: Path, command: Any) -> Any:
+        sys.path.insert(0, str(code))
+        from server.executors.process import TRAINERS, ProcessExecutor
+
+        await asyncio.to_thread(_sweep, root)
+        self._scratch = root / "work" / _me()
+        (self._scratch / "datasets").mkdir(parents=True)
+        executor = ProcessExecutor(self._scratch / "datasets", self._scratch, command or TRAINERS)
+        return await executor.__aenter__()
+
     async def news(self, with_state: bool) -> dict[str, Any]:
         """What has changed in the run directory, once something has: grown, whole; at last exit, error or cancelled.
 
-        Each change is told once. After the last news nothing of the training is left here.
+        Each change is told once. With the last of them nothing of the training is left here.
         """
         until = time.monotonic() + _LONGEST_SECONDS
         while True:
@@ -76,8 +86,8 @@ class Node:
             if grown or whole or time.monotonic() > until:
                 return {"grown": grown, "whole": whole}
             await asyncio.wait({self._work}, timeout=_LOOK_SECONDS)
-        await self._executor.__aexit__(None, None, None)
-        await asyncio.to_thread(shutil.rmtree, self._scratch, True)
+        await asyncio.to_thread(shutil.rmtree, self._scratch / "trials", True)
+        self._all_told.set()
         return {"grown": grown, "whole": whole} | self._ending()
 
     async def end(self, how: str) -> None:
@@ -87,6 +97,14 @@ class Node:
             self._work.cancel()
         else:
             await self._executor.__aexit__(None, None, None)
+
+    async def leave(self) -> None:
+        """Removes what is here for trainings to come, once the last news were asked for, unless nobody asks."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UNASKED_SECONDS):
+                await self._all_told.wait()
+        await self._executor.__aexit__(None, None, None)
+        await asyncio.to_thread(shutil.rmtree, self._scratch, True)
 
     def _ending(self) -> dict[str, Any]:
         if self._work.cancelled():
@@ -101,8 +119,7 @@ class Node:
 
     def _lay_out(self, files: dict[str, bytes], name: str, dataset: Path | None) -> None:
         self._directory.mkdir(parents=True)
-        (self._scratch / "datasets").mkdir()
-        if dataset is not None:
+        if dataset is not None and not (self._scratch / "datasets" / name).is_symlink():
             (self._scratch / "datasets" / name).symlink_to(dataset)
         for place, content in files.items():
             path = self._scratch / "trials" / place
@@ -195,7 +212,7 @@ def _sweep(root: Path) -> None:
     from server.executors.environment import HOME_MARK
 
     for scratch in (root / "work").glob("*"):
-        pid, seconds, hundredths, _ = scratch.name.split(".", 3)
+        pid, seconds, hundredths = scratch.name.split(".")
         try:
             alive = f"{psutil.Process(int(pid)).create_time():.2f}" == f"{seconds}.{hundredths}"
         except psutil.Error:

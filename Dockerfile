@@ -23,14 +23,20 @@ RUN if ! command -v g++ >/dev/null; then apt-get update && apt-get install -y --
     cd / && python3 -m trainers kernels || true
 
 FROM python:3.11-slim
-LABEL org.opencontainers.image.title="virtualmle" \
-      org.opencontainers.image.description="MCP server that tunes sequential recommenders" \
-      org.opencontainers.image.licenses="MIT"
 RUN if [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then \
       apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*; fi && \
     useradd --create-home --uid 10001 virtualmle && install -d -o virtualmle -g virtualmle -m 0700 /data
 COPY --from=build /opt/virtualmle /opt/virtualmle
 ENV PATH=/opt/virtualmle/bin:$PATH VIRTUALMLE_HOME=/data PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# What an inventory of images asks for; the packages are those that pip has recorded in /opt/virtualmle.
+ARG VERSION=""
+ARG REVISION=""
+LABEL org.opencontainers.image.title="virtualmle" \
+      org.opencontainers.image.description="MCP server that tunes sequential recommenders" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="python:3.11-slim"
 USER virtualmle
 WORKDIR /data
 VOLUME /data

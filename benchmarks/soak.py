@@ -5,7 +5,8 @@ python -m benchmarks.soak [--minutes 60] [--clients 2] [--slots 2] [--executor p
 A client process starts a study on demo, trains trial after trial, writes a heuristic now and then, and prints an id
 only once the server has answered. Every few seconds somebody is killed with SIGKILL: a trainer (a container with the
 docker executor), the owner, or a client, who is started anew. At the end every printed record is looked for, and what
-is left is counted: processes, containers, temporary files, states of finished trainings. Exit code 1 where any is.
+is left is counted: processes, containers, temporary files, states of finished trainings. Exit code 1 where any is, and
+where no trial came to its end.
 """
 
 from __future__ import annotations
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(table(["soak", asked.executor], lines) + "\n")
     sys.stderr.writelines(f"lost: {one}\n" for one in missing)
     sys.stderr.writelines(f"left: {one}\n" for one in over)
-    return 1 if missing or over or not told["trial"] else 0
+    return 1 if missing or over or not statuses["ok"] else 0
 
 
 if __name__ == "__main__":

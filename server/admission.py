@@ -66,8 +66,13 @@ def next_seed(trials: Sequence[Trial], config_hash: str, first: int) -> int:
     return next_free(first, {trial.seed for trial in trials if trial.config_hash == config_hash})
 
 
-def check_filter(backbone: str, filter_seen: FilterSeen) -> None:
-    """Raise ProtocolError where the trainer cannot filter so."""
+def check_trainer(backbone: str, filter_seen: FilterSeen, executor: str) -> None:
+    """Raise ProtocolError where the trainer cannot filter so, or is not there where trainings run."""
+    if backbone not in SPECS and executor != "process":
+        raise ProtocolError(
+            f"{backbone} is a trainer of your own, and its command is on this machine alone; executor={executor!r} "
+            "trains elsewhere. Set executor: process in virtualmle.yaml to tune it."
+        )
     if backbone not in SPECS and filter_seen == "reference":
         raise ProtocolError(
             f"filter_seen='reference' spares the target, which {backbone} never sees; use 'auto', 'yes' or 'no'."

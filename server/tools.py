@@ -107,7 +107,7 @@ async def start_study(
         found = await anyio.to_thread.run_sync(ensure, runtime.settings.datasets, dataset)
         limits = checked(guardrails or {})
         limited = study_space(backbone, preset, found, space or {}, runtime.settings.trainers)
-        admission.check_filter(backbone, filter_seen)
+        admission.check_trainer(backbone, filter_seen, runtime.settings.executor)
 
         previous = previous_best(runtime.memory, found, limited, metric)
 

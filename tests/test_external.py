@@ -14,6 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from server.admission import ProtocolError, check_trainer
 from server.cli import main
 from server.drive.plan import Plan
 from server.drive.run import run_drive
@@ -313,3 +314,10 @@ def test_a_trial_of_a_trainer_that_is_gone_says_so(tmp_path: Path) -> None:
     registry.remove(tmp_path / "trainers", "mine")
     result: TrialResult = external.run(directory, spec, tmp_path / "datasets")
     assert (result.status, result.message) == ("crashed", "No backbone 'mine'; there are sasrec, hstu.")
+
+
+def test_a_trainer_of_your_own_is_refused_where_trainings_run_elsewhere() -> None:
+    with pytest.raises(ProtocolError, match="executor: process"):
+        check_trainer("mine", "auto", "ray")
+    check_trainer("mine", "auto", "process")
+    check_trainer("sasrec", "auto", "ray")

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
 import docker
@@ -19,8 +18,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from server.settings import Settings
 from tests.engine import needs
-from tests.trials import until
+from tests.trials import tuned, until, whole_loop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 IMAGE = os.environ.get("VIRTUALMLE_TEST_IMAGE", "virtualmle:test")
@@ -29,7 +29,6 @@ LOCKED = [
     "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init",
     "--pids-limit", "256", "--memory", "2g",
 ]  # fmt: skip
-SMALL = {"max_epochs": 1, "hidden_dim": 16}
 TOKEN = "token-of-the-test-0123456789"
 
 
@@ -62,19 +61,6 @@ def containers(tmp_path: Path) -> Iterator[list[str]]:
 
 def docker_cli(*words: str) -> list[str]:
     return [os.environ.get("DOCKER_CLI", "docker"), *words]
-
-
-async def tuned(client: Client) -> dict[str, Any]:
-    """One whole study of two trials on demo, to the sealed test."""
-    started = await client.call_tool("start_study", {"dataset": "demo", "max_trials": 2, "space": SMALL})
-    study = (started.structured_content or {})["study_id"]
-    for changes in ({}, {"dropout": 0.2}):
-        answer = await client.call_tool("run_trial", {"study_id": study, "changes": changes, "wait_seconds": 100})
-        facts = answer.structured_content or {}
-        assert facts["status"] == "ok", facts
-    ended = await client.call_tool("finish_study", {"study_id": study, "wait_seconds": 100})
-    assert not ended.is_error, ended.content
-    return ended.structured_content or {}
 
 
 async def test_the_locked_down_image_tunes_over_stdio(data: Path) -> None:
@@ -183,3 +169,8 @@ async def test_a_server_in_a_container_starts_its_trials_in_containers(data: Pat
     left = client.containers.list(all=True, filters={"label": "virtualmle.run"})
     client.close()
     assert left == []
+
+
+async def test_an_owner_on_the_host_trains_in_containers_and_takes_the_model_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", executor="docker", docker_image=IMAGE, threads=1)
+    assert await whole_loop(settings) == 3

@@ -18,7 +18,7 @@ from server.run_directory import log_end, read_epochs, read_process, read_result
 from server.runtime import Runtime, open_runtime
 from server.settings import Settings
 from tests.ray_nodes import CPUS, RayNodes, at_work, ray_executor, ray_nodes
-from tests.trials import SLOT, prepared, said, until
+from tests.trials import SLOT, prepared, said, until, whole_loop
 from trainers.data import ensure
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ray]
@@ -140,6 +140,11 @@ async def test_a_wrong_token_is_one_line(
             pass
     assert "\n" not in str(caught.value)
     assert "f" * 32 not in str(caught.value)
+
+
+async def test_a_whole_study_is_played_on_a_cluster_and_its_model_recommends(nodes: RayNodes, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", executor="ray", ray_address=nodes.address, threads=1)
+    assert await whole_loop(settings) == 3
 
 
 async def test_a_training_sees_no_secret_and_the_device_of_its_node(nodes: RayNodes, home: Path) -> None:

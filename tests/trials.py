@@ -9,16 +9,24 @@ from typing import Any
 
 import anyio
 import psutil
+from mcp import Client
 
 from memory.records import NewTrial, Study, Trial
 from memory.store import Memory
+from server.app import create_app
 from server.executors.base import Slot
 from server.executors.process import ProcessExecutor
+from server.runtime import open_runtime
+from server.settings import Settings
+from server.takehome import RecommendRequest, recommend
 from tests.examples import study
+from trainers.data import find
+from trainers.data.store import load_ids
 from trainers.spec import TrialSpec
 
 FAKE = (sys.executable, "-P", str(Path(__file__).with_name("fake_trainer.py")))
 SLOT = Slot(threads=1)
+SMALL = {"max_epochs": 1, "hidden_dim": 16}
 
 
 def spec(trial_id: str, behaviour: str = "well") -> TrialSpec:
@@ -74,3 +82,24 @@ def add_trial(memory: Memory, behaviour: str = "well", seed: int = 0, **values: 
     config = {**made.space.default(), "behaviour": behaviour}
     new = NewTrial(study_id="s-1", parent=None, changes={}, config=config, config_hash=behaviour, seed=seed)
     return memory.start_trial(new), made
+
+
+async def tuned(client: Client) -> dict[str, Any]:
+    """One whole study of two trials on demo, to the sealed test."""
+    started = await client.call_tool("start_study", {"dataset": "demo", "max_trials": 2, "space": SMALL})
+    study = (started.structured_content or {})["study_id"]
+    for changes in ({}, {"dropout": 0.2}):
+        answer = await client.call_tool("run_trial", {"study_id": study, "changes": changes, "wait_seconds": 100})
+        facts = answer.structured_content or {}
+        assert facts["status"] == "ok", facts
+    ended = await client.call_tool("finish_study", {"study_id": study, "wait_seconds": 100})
+    assert not ended.is_error, ended.content
+    return ended.structured_content or {}
+
+
+async def whole_loop(settings: Settings) -> int:
+    """A study as `tuned`, whose model then recommends: how many items."""
+    async with open_runtime(settings) as runtime, Client(create_app(runtime)) as client:
+        study = (await tuned(client))["study_id"]
+        history = tuple(load_ids(find(settings.datasets, "demo").path)[:2])
+        return len((await recommend(runtime, RecommendRequest(study_id=study, history=history, k=3))).items)

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,16 +46,20 @@ class Confinement:
         """Tells the home's containers from those of every other home on the engine's host."""
         return hashlib.sha256(str(self.host_home or self.home).encode()).hexdigest()[:16]
 
-    def admit(self, directory: Path) -> None:
-        """Lets the user inside write the run directory and read the datasets; the home itself stays its owner's alone.
+    def admit(self, directory: Path, task: Task) -> None:
+        """Lets the user inside write the run directory, and read the datasets and the trials that the task names.
 
-        Raises OSError.
+        The home itself stays its owner's alone. Raises OSError.
         """
-        if os.getuid() == 0:
-            for path in (directory, *directory.iterdir()):
+        if os.getuid() != 0:
+            return
+        for folder in (directory, *needs_of(directory, task).trials):
+            for path in (folder, *folder.iterdir()):
                 os.chown(path, ROOT_RUNS_AS, ROOT_RUNS_AS)
-            if self.datasets.is_dir():
-                self.datasets.chmod(0o755)
+        if self.datasets.is_dir():
+            for path in (self.datasets, *self.datasets.rglob("*")):
+                with suppress(FileNotFoundError):  # one that was on its way to another name
+                    path.chmod(0o755 if path.is_dir() else 0o644)
 
     def arguments(self, directory: Path, slot: Slot, task: Task) -> dict[str, Any]:
         """Those of the engine's call that creates a container."""

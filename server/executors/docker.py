@@ -122,7 +122,7 @@ class DockerExecutor:
     def _start(self, directory: Path, slot: Slot, task: Task, made: list[Container]) -> tuple[Container, int]:
         try:
             log_start = log_size(directory)
-            self._confined.admit(directory)
+            self._confined.admit(directory, task)
         except OSError as error:
             raise cannot_start(directory, error) from None
         client = self._client

@@ -55,11 +55,13 @@ class Confinement:
             return
         for folder in (directory, *needs_of(directory, task).trials):
             for path in (folder, *folder.iterdir()):
-                os.chown(path, ROOT_RUNS_AS, ROOT_RUNS_AS)
+                with suppress(FileNotFoundError):
+                    os.chown(path, ROOT_RUNS_AS, ROOT_RUNS_AS, follow_symlinks=False)  # a training may have made one
         if self.datasets.is_dir():
             for path in (self.datasets, *self.datasets.rglob("*")):
                 with suppress(FileNotFoundError):  # one that was on its way to another name
-                    path.chmod(0o755 if path.is_dir() else 0o644)
+                    if not path.is_symlink():
+                        path.chmod(0o755 if path.is_dir() else 0o644)
 
     def arguments(self, directory: Path, slot: Slot, task: Task) -> dict[str, Any]:
         """Those of the engine's call that creates a container."""

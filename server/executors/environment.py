@@ -24,7 +24,7 @@ def child_environment(owner: Mapping[str, str], slot: Slot, home: Path, run_id: 
     """What a child that works for `home` in `slot` is started with."""
     kept = {name: value for name, value in owner.items() if not _SECRET.search(name)}
     kept |= child_variables(slot, owner) | {
-        "PYTHONPATH": _python_path(owner.get("PYTHONPATH", "")),
+        "PYTHONPATH": python_path(owner.get("PYTHONPATH", "")),
         HOME_MARK: str(home),
         RUN_MARK: run_id,
     }
@@ -48,8 +48,11 @@ def child_variables(slot: Slot, owner: Mapping[str, str] | None = None) -> dict[
     }
 
 
-def _python_path(inherited: str) -> str:
-    """Our packages first, so that no folder of the same name wins; relative entries would mean the run directory."""
+def python_path(inherited: str) -> str:
+    """For a child: our packages first, so that no folder of the same name wins.
+
+    Relative entries are left out: they would mean the run directory.
+    """
     root = Path(trainers.__file__).resolve().parent.parent
     installed = root.name in ("site-packages", "dist-packages")
     own = [] if installed else [str(root)]

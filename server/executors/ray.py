@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from server.executors.base import ENDING, ExecutorError, Exit, Slot
-from server.executors.environment import HOME_MARK, RUN_MARK
+from server.executors.environment import HOME_MARK, RUN_MARK, python_path
 from server.executors.ray_cluster import Cluster, gone
 from server.executors.talk import Talk
 from server.settings import Settings
@@ -38,6 +38,7 @@ class _Answer(BaseModel):
     exit: Exit | None = None
     error: str = ""
     cancelled: bool = False
+    gone: bool = False
 
 
 class _Driver:
@@ -50,7 +51,13 @@ class _Driver:
         self._address = cluster.address
         self._asked: dict[int, asyncio.Future[_Answer]] = {}
         self._number = 0
-        environment = {**os.environ, HOME_MARK: str(home), RUN_MARK: secrets.token_hex(8)}
+        self._leaving = False
+        environment = {
+            **os.environ,
+            "PYTHONPATH": python_path(os.environ.get("PYTHONPATH", "")),
+            HOME_MARK: str(home.resolve()),
+            RUN_MARK: secrets.token_hex(8),
+        }
         environment.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", _RECONNECT_SECONDS)
         command = (*DRIVER, cluster.model_dump_json())
         self._talk = Talk.start(command, home, environment, self._take, home / LOG)
@@ -59,14 +66,17 @@ class _Driver:
     @property
     def gone(self) -> bool:
         """Whether it takes no runs any more."""
-        return self._talk.process.exit_code is not None
+        return self._leaving or self._talk.process.exit_code is not None
 
     async def run(self, directory: Path, slot: Slot, task: Task) -> _Answer:
         """What became of a run; cancelling returns once it has ended."""
         self._number += 1
         number = self._number
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._ask(id=number, directory=str(directory), slot=slot.model_dump(), task=task)
+        try:
+            self._talk.ask({"id": number, "directory": str(directory), "slot": slot.model_dump(), "task": task})
+        except OSError as error:
+            answer.set_result(_Answer(error=f"The driver of Ray takes no request: {error.strerror}; try again."))
         try:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -100,6 +110,7 @@ class _Driver:
     def _take(self, line: bytes) -> None:
         answer = _Answer.model_validate_json(line)
         if answer.id >= 0:
+            self._leaving |= answer.gone
             self._asked[answer.id].set_result(answer)
         elif not self.ready.done():
             self.ready.set_result(answer.refused)
@@ -157,8 +168,10 @@ class RayExecutor:
         async with self._connecting:
             if self._closing.is_set():
                 raise ExecutorError(ENDING)
-            if self._driver is not None and not self._driver.gone:
-                return self._driver
+            if self._driver is not None:
+                if not self._driver.gone:
+                    return self._driver
+                await uninterrupted(self._driver.kill())
             try:
                 driver = _Driver(self._cluster, self._home)
             except OSError as error:
@@ -176,7 +189,7 @@ class RayExecutor:
             refused = driver.ready.result() if driver.ready.done() else no_answer
             if refused:
                 await uninterrupted(driver.kill())
-                raise ExecutorError(refused)
+                raise ExecutorError(ENDING if self._closing.is_set() else refused)
             self._driver = driver
             return driver
 

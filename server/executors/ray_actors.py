@@ -13,16 +13,19 @@ from server.executors.ray_cluster import Connection, Lost
 
 IDLE_SECONDS = 10.0
 """How long a node is held for a training that may come: what is loaded there need not be loaded again."""
+_DEATH_SECONDS = 5.0
 
 
 @dataclass(eq=False)
 class Actor:
-    """`handle` is Ray's. `used`: a training has begun there. `good`: so may another."""
+    """`handle` is Ray's. `used`: a training has begun there, on `node`. `good`: so may another."""
 
     handle: Any
     kind: tuple[int, int | None]
     used: bool = False
     good: bool = False
+    node: str = ""
+    beginning: asyncio.Future[str] | None = None
     given_up: asyncio.TimerHandle | None = None
 
 
@@ -50,8 +53,12 @@ class Actors:
             actor = Actor(await asyncio.to_thread(self._connection.actor, slot), kind)
         try:
             yield actor
-        except Lost:
+        except Lost as lost:
             await asyncio.to_thread(self._connection.kill, actor.handle)
+            if lost.blame and actor.node:
+                self._connection.avoid(actor.node, lost.blame)
+                for idle in [one for one in self._idle if one.node == actor.node]:
+                    self._give_up(idle)
             raise
         except BaseException:
             await self._connection.end(actor.handle)
@@ -63,6 +70,8 @@ class Actors:
             await self._connection.end(actor.handle)
         else:
             await asyncio.to_thread(self._connection.kill, actor.handle)
+            if actor.beginning is not None:  # it may have got so far that a training is at work
+                await asyncio.wait({actor.beginning}, timeout=_DEATH_SECONDS)
 
     async def aclose(self) -> None:
         """Ends those that have nothing to do."""

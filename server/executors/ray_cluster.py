@@ -97,15 +97,18 @@ class Connection:
 
     async def take_over(self) -> None:
         """Ends the trainings of an earlier owner of the home."""
-        for one in self._ray.util.list_named_actors(all_namespaces=True):
-            if one["namespace"] == self.cluster.namespace:
-                try:
-                    actor = self._ray.get_actor(one["name"], namespace=one["namespace"])
-                except ValueError:  # gone meanwhile
-                    continue
-                with suppress(Lost, Failed):
-                    await self.answer(actor.end.remote("taken over"), _LEAVE_SECONDS)
-                await self.end(actor)
+        found = await asyncio.to_thread(self._ray.util.list_named_actors, all_namespaces=True)
+        names = [one["name"] for one in found if one["namespace"] == self.cluster.namespace]
+        await asyncio.gather(*(self._take_over(name) for name in names))
+
+    async def _take_over(self, name: str) -> None:
+        try:
+            actor = await asyncio.to_thread(self._ray.get_actor, name, namespace=self.cluster.namespace)
+        except ValueError:  # gone meanwhile
+            return
+        with suppress(Lost, Failed):
+            await self.ask(actor.end, "taken over", seconds=_LEAVE_SECONDS)
+        await self.end(actor)
 
     def actor(self, slot: Slot) -> Any:
         """A new one, on its way to a node that can hold it. Raises Failed where there is none."""
@@ -125,12 +128,16 @@ class Connection:
         except Exception as error:
             raise Gone(gone(self.cluster.address, _line(error))) from None
 
-    async def answer(self, ref: Any, seconds: float | None) -> Any:
-        """What an actor answers. Raises Lost or Failed."""
+    async def ask(self, method: Any, *given: Any, seconds: float | None) -> Any:
+        """What a method of an actor answers. Raises Lost, Failed or Gone."""
         errors = self._ray.exceptions
         try:
+            answer = asyncio.wrap_future(method.remote(*given).future())
+        except Exception as error:  # Ray has no class of its own for a connection that is lost
+            raise Gone(gone(self.cluster.address, _line(error))) from None
+        try:
             async with asyncio.timeout(seconds):
-                return await asyncio.wrap_future(ref.future())
+                return await asyncio.shield(answer)  # Ray would stumble over one that is cancelled
         except errors.RayTaskError as error:  # raised by our own code on the node, and of that error's class, too
             raise Failed(_on_node(error.cause)) from None
         except TimeoutError:
@@ -149,7 +156,10 @@ class Connection:
     def reference(self, parcel: Parcel) -> list[Any]:
         """A parcel as nodes take it: kind, digest, and where to fetch it; it is put into the cluster once."""
         if parcel.digest not in self._sent:
-            self._sent[parcel.digest] = self._ray.put(parcel.content)
+            try:
+                self._sent[parcel.digest] = self._ray.put(parcel.content)
+            except Exception as error:
+                raise Gone(gone(self.cluster.address, _line(error))) from None
         return [parcel.kind, parcel.digest, self._sent[parcel.digest]]
 
     def avoid(self, node: str, blame: Blame) -> None:
@@ -161,8 +171,12 @@ class Connection:
     async def end(self, actor: Any) -> None:
         """Ends an actor that has nothing to do."""
         with suppress(Lost, Failed):
-            await self.answer(actor.leave.remote(), _LEAVE_SECONDS)
+            await self.ask(actor.leave, seconds=_LEAVE_SECONDS)
         await asyncio.to_thread(self.kill, actor)
+
+    def close(self) -> None:
+        """Leaves the cluster."""
+        self._ray.shutdown()
 
     def kill(self, actor: Any) -> None:
         """Ends an actor, and with it the training whose parent it is."""
@@ -173,7 +187,7 @@ class Connection:
         """The nodes to avoid, where another can hold what is asked for."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         able = [node["NodeID"] for node in nodes if _holds(node["Resources"], asked)]
-        words = ", ".join(f"{value:g} {name}" for name, value in asked.items() if value)
+        words = ", ".join(_words(name, value) for name, value in asked.items() if value)
         if not able:
             largest = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
             raise Failed(
@@ -198,6 +212,10 @@ class Connection:
 def gone(address: str, why: str) -> str:
     """What is said of a cluster that is not there any more."""
     return f"The Ray cluster at {address} is gone ({why}): start it again, then the same run_trial goes on."
+
+
+def _words(name: str, value: float) -> str:
+    return f"{value / 2**20:g} MB of memory" if name == "memory" else f"{value:g} {name}"
 
 
 def _holds(resources: dict[str, float], asked: dict[str, float]) -> bool:

@@ -24,8 +24,11 @@ from server.executors.ray_cluster import Cluster, Connection, Failed, Gone, Lost
 from server.executors.ray_files import RunFiles, code, dataset
 from trainers.spec import RESUME_FILE, Task
 
+FAREWELL_SECONDS = 6.0
 ATTEMPTS = 4
 """Nodes that a training may try, one after the other, where the earlier ones were lost."""
+PING_SECONDS = 5.0
+"""News that are under way for so long may be large, or never come."""
 STATE_BYTES_A_SECOND = 5e6
 """How much of the state that it keeps a training sends at most, on average."""
 
@@ -84,7 +87,10 @@ class Run:
 
         Not where it is asked to end, or where a node is lost meanwhile: it may be the one that this waits for.
         """
-        parcels = [code(), await asyncio.to_thread(dataset, self._cluster.datasets, self._files.needs.dataset_hash)]
+        parcels = [
+            await asyncio.to_thread(code),
+            await asyncio.to_thread(dataset, self._cluster.datasets, self._files.needs.dataset_hash),
+        ]
         sent = [await asyncio.to_thread(self._connection.reference, one) for one in parcels if one is not None]
         told = {
             "directory": self._files.directory.name,
@@ -95,41 +101,45 @@ class Run:
             "folder": str(self._cluster.folder or ""),
         }
         patience = self._cluster.heartbeat_seconds if actor.used else None
-        begin = actor.handle.begin.remote(told, files, sent)
-        beginning = asyncio.ensure_future(self._connection.answer(begin, patience))
+        begin = self._connection.ask(actor.handle.begin, told, files, sent, seconds=patience)
+        beginning = actor.beginning = asyncio.ensure_future(begin)
         others = {asyncio.ensure_future(one.wait()) for one in (self._asked_to_end, node_lost)}
         await asyncio.wait({beginning, *others}, return_when=asyncio.FIRST_COMPLETED)
         for other in others:
             other.cancel()
         if not beginning.done():
-            beginning.cancel()
+            beginning.add_done_callback(_forgotten)
             return False
-        self._node, actor.used = beginning.result(), True
+        actor.node, actor.used = beginning.result(), True
         self._began = self._began or time.monotonic()
         return True
 
     async def _watched(self, actor: Any) -> dict[str, Any]:
         """Keeps what the training leaves until it is over."""
         told = False
-        try:
-            while True:
-                if self._how and not told:
-                    await self._asked(actor.end.remote(self._how))
-                    told = True
-                news = await self._asked(actor.news.remote(time.monotonic() >= self._state_from))
-                await asyncio.to_thread(self._files.take, news["grown"], news["whole"])
-                if RESUME_FILE in news["whole"]:
-                    seconds = len(news["whole"][RESUME_FILE]) / STATE_BYTES_A_SECOND
-                    self._state_from = time.monotonic() + seconds
-                if found := {name: news[name] for name in ("exit", "error", "cancelled") if name in news}:
-                    return found
-        except Lost as lost:
-            if lost.blame:
-                self._connection.avoid(self._node, lost.blame)
-            raise
+        while True:
+            if self._how and not told:
+                await self._connection.ask(actor.end, self._how, seconds=self._cluster.heartbeat_seconds)
+                told = True
+            news = await self._news(actor)
+            await asyncio.to_thread(self._files.take, news["grown"], news["whole"])
+            if RESUME_FILE in news["whole"]:
+                seconds = len(news["whole"][RESUME_FILE]) / STATE_BYTES_A_SECOND
+                self._state_from = time.monotonic() + seconds
+            if found := {name: news[name] for name in ("exit", "error", "cancelled") if name in news}:
+                return found
 
-    async def _asked(self, ref: Any) -> Any:
-        return await self._connection.answer(ref, self._cluster.heartbeat_seconds)
+    async def _news(self, actor: Any) -> dict[str, Any]:
+        """Large files may take as long as they need, while the actor is there."""
+        with_state = time.monotonic() >= self._state_from
+        news = asyncio.ensure_future(self._connection.ask(actor.news, with_state, seconds=None))
+        try:
+            while not (await asyncio.wait({news}, timeout=PING_SECONDS))[0]:
+                await self._connection.ask(actor.ping, seconds=self._cluster.heartbeat_seconds)
+        except BaseException:
+            news.add_done_callback(_forgotten)
+            raise
+        return news.result()
 
     def _remaining(self) -> Slot:
         """The slot, with what is left until its deadline."""
@@ -142,6 +152,12 @@ class Run:
         if self._how == "cancelled":
             return {"cancelled": True}
         return {"exit": Exit(cause="killed", message="the owner ended").model_dump()}
+
+
+def _forgotten(answer: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more, whatever it comes to."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 class Driver:
@@ -168,7 +184,7 @@ class Driver:
             self._begin(asked)
 
     async def aclose(self) -> None:
-        """Leaves nothing on the nodes."""
+        """Ends what waits on the nodes for trainings to come."""
         await self._actors.aclose()
 
     def _begin(self, asked: Mapping[str, Any]) -> None:
@@ -185,13 +201,13 @@ class Driver:
             answer = await run.work()
         finally:
             del self._runs[number]
-            if answer.pop("gone", False):
-                self.gone.set()
             self._say({"id": number, **answer})
+            if answer.get("gone"):
+                self.gone.set()
 
 
 async def serve(cluster: Cluster, requests: int, say: Callable[[Mapping[str, Any]], None]) -> int:
-    """Works until stdin ends, or the cluster does."""
+    """Works until stdin ends, or the cluster does; returns only where there is no connection."""
     try:
         connection = await asyncio.to_thread(Connection, cluster)
         await connection.take_over()
@@ -203,8 +219,11 @@ async def serve(cluster: Cluster, requests: int, say: Callable[[Mapping[str, Any
     hearing = asyncio.ensure_future(_hear(driver, requests))
     leaving = asyncio.ensure_future(driver.gone.wait())
     await asyncio.wait({hearing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    await driver.aclose()
-    return 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await driver.aclose()
+            await asyncio.to_thread(connection.close)
+    os._exit(0)  # threads that wait for a cluster that is gone would wait for ever
 
 
 async def _hear(driver: Driver, requests: int) -> None:

@@ -7,14 +7,15 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import trainers
 from server.executors.base import ATTEMPT_FILE
 from server.executors.needs import needs_of
-from server.executors.ray_node import GROWING
+from server.executors.ray_node import GROWING, PASSING
 from trainers.data import find_by_hash
 from trainers.data.errors import DataError
 from trainers.spec import RESULT_FILES, Task
@@ -22,6 +23,8 @@ from trainers.spec import RESULT_FILES, Task
 EPOCHS, LOG = GROWING
 _PACKAGES = ("server", "trainers")
 _NOT_CODE = ("__pycache__",)
+_OURS = (*GROWING, "spec.json")
+"""Never written as a node has it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def dataset(datasets: Path, content_hash: str | None) -> Parcel | None:
     return _dataset(found.path, content_hash)
 
 
-@cache
+@lru_cache(maxsize=4)
 def _dataset(folder: Path, content_hash: str) -> Parcel:
     return _parcel("dataset", folder.name, folder, (path for path in folder.iterdir() if path.is_file()))
 
@@ -80,8 +83,12 @@ class RunFiles:
         """By place under the trials: its own, and those of the run directories that it reads. Raises OSError."""
         own = [path for path in self.directory.iterdir() if path.name not in self._not_sent]
         read = [path for folder in self.needs.trials for path in folder.iterdir() if path.name != LOG]
-        files = [path for path in (*own, *read) if path.is_file() and path.suffix != ".tmp"]
-        return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+        found: dict[str, bytes] = {}
+        for path in (*own, *read):
+            if path.is_file() and path.suffix not in PASSING:
+                with suppress(FileNotFoundError):  # of a trial whose weights are not kept any more
+                    found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+        return found
 
     def take(self, grown: Mapping[str, bytes], whole: Mapping[str, bytes]) -> None:
         """Writes what a node has sent. Raises OSError.
@@ -93,7 +100,9 @@ class RunFiles:
         if LOG in grown:
             self._append(LOG, grown[LOG])
         for name, content in whole.items():
-            path = self.directory / Path(name).name
+            if name in _OURS or Path(name).name != name:
+                continue
+            path = self.directory / name
             temporary = path.with_name(path.name + ".tmp")
             try:
                 temporary.write_bytes(content)

@@ -21,10 +21,14 @@ from typing import Any
 
 GROWING = ("epochs.jsonl", "trial.log")
 """Files of which only what is new is sent, the first in whole lines."""
+PASSING = (".tmp", ".partial")
+"""Endings of files that are on their way to another name."""
 STATE = "training.safetensors"
 _LOOK_SECONDS, _LONGEST_SECONDS = 0.1, 1.0
 """How often the files are looked at, and how long a call for news stays without any."""
 _UNASKED_SECONDS = 2 * _LONGEST_SECONDS
+_CLOCK_SECONDS = 1.0
+"""By which the creation time of a process may change when the clock is set."""
 _UNUSED_SECONDS = 30 * 86400
 """Parcels that no training has used for so long are thrown away."""
 
@@ -45,7 +49,7 @@ class Node:
         """
         import ray
 
-        root = _own_folder(Path(told["folder"] or Path(tempfile.gettempdir()) / f"virtualmle-{os.getuid()}"))
+        root = _own_folder(Path(told["folder"] or Path(tempfile.gettempdir()) / f"virtualmle-{os.getuid()}")).resolve()
         folders = {kind: await _unpacked(root / "parcels", digest, ref) for kind, digest, ref in parcels}
         if self._executor is None:
             self._executor = await self._open(root, folders["code"], told["command"])
@@ -98,6 +102,9 @@ class Node:
         else:
             await self._executor.__aexit__(None, None, None)
 
+    async def ping(self) -> None:
+        """Says no more than that there is somebody."""
+
     async def leave(self) -> None:
         """Removes what is here for trainings to come, once the last news were asked for, unless nobody asks."""
         with suppress(TimeoutError):
@@ -133,7 +140,7 @@ class Node:
         grown: dict[str, bytes] = {}
         whole: dict[str, bytes] = {}
         for path in sorted(self._directory.iterdir(), key=lambda one: (one.name == self._result, one.name)):
-            passing = path.suffix in (".tmp", ".partial") or not path.is_file()
+            passing = path.suffix in PASSING or not path.is_file()
             if passing or (path.name == STATE and not with_state):
                 continue
             try:
@@ -201,7 +208,7 @@ def _me() -> str:
     """This process, by a name that no other ever has."""
     import psutil
 
-    return f"{os.getpid()}.{psutil.Process().create_time():.2f}"
+    return f"{os.getpid()}-{psutil.Process().create_time():.2f}"
 
 
 def _sweep(root: Path) -> None:
@@ -212,14 +219,17 @@ def _sweep(root: Path) -> None:
     from server.executors.environment import HOME_MARK
 
     for scratch in (root / "work").glob("*"):
-        pid, seconds, hundredths = scratch.name.split(".")
+        pid, _, created = scratch.name.partition("-")
         try:
-            alive = f"{psutil.Process(int(pid)).create_time():.2f}" == f"{seconds}.{hundredths}"
+            alive = abs(psutil.Process(int(pid)).create_time() - float(created)) < _CLOCK_SECONDS
+        except ValueError:  # not ours
+            continue
         except psutil.Error:
             alive = False
         if not alive:
             end_marked(HOME_MARK, str(scratch))
             shutil.rmtree(scratch, ignore_errors=True)
     for parcel in (root / "parcels").glob("*"):
-        if time.time() - parcel.stat().st_mtime > _UNUSED_SECONDS:
-            shutil.rmtree(parcel, ignore_errors=True)
+        with suppress(FileNotFoundError):  # one that another actor unpacks
+            if time.time() - parcel.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(parcel, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from server.executors.child import Child
+
+_CLOSED = -1
+"""No descriptor: its old number may be somebody else's by now."""
 
 
 class Talk:
@@ -49,8 +53,15 @@ class Talk:
         return cls(process, requests[1], answers[0], take)
 
     def ask(self, values: Mapping[str, Any]) -> None:
-        """Says a line. Raises OSError where nobody listens any more."""
-        os.write(self._requests, json.dumps(values).encode() + b"\n")
+        """Says a line. Raises OSError where nobody listens any more; one who does not take a whole line is ended."""
+        line = json.dumps(values).encode() + b"\n"
+        try:
+            written = os.write(self._requests, line)
+        except BlockingIOError:
+            written = 0
+        if written < len(line):
+            self.process.send(signal.SIGKILL)
+            raise BrokenPipeError(errno.EPIPE, "it does not listen")
 
     async def ended(self, seconds: float = 0.0) -> None:
         """Returns once the process has ended and all it said was taken; what it started is given `seconds` to end."""
@@ -61,6 +72,7 @@ class Talk:
         await self.process.end(seconds)  # all that it started carries its mark
         os.close(self._requests)
         os.close(self._answers)
+        self._requests = self._answers = _CLOSED
 
     def _hear(self) -> bool:
         """Takes what the process has said; whether there was anything."""

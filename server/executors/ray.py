@@ -25,6 +25,8 @@ from trainers.spec import Task
 
 DRIVER = (sys.executable, "-P", "-m", "server.executors.ray_driver")
 LOG = "ray.log"
+CONNECT_SECONDS = 20.0
+"""Less than clients wait for an owner that starts, so that they are told why it could not."""
 _RECONNECT_SECONDS = "20"
 """A driver whose cluster is gone for so long ends."""
 _LEAVE_SECONDS = 8.0
@@ -131,7 +133,7 @@ async def _done(answer: asyncio.Future[_Answer]) -> None:
 class RayExecutor:
     """See `Cluster` for what is told of it; `home` is that of the owner."""
 
-    def __init__(self, cluster: Cluster, home: Path, connect_seconds: float = 60.0) -> None:
+    def __init__(self, cluster: Cluster, home: Path, connect_seconds: float = CONNECT_SECONDS) -> None:
         self._cluster = cluster
         self._home = home
         self._connect_seconds = connect_seconds
@@ -185,7 +187,10 @@ class RayExecutor:
                 raise
             finally:
                 closing.cancel()
-            no_answer = gone(self._cluster.address, f"no answer in {self._connect_seconds:g} s")
+            no_answer = (
+                f"The Ray cluster at {self._cluster.address} did not answer in {self._connect_seconds:g} s: start it, or "
+                "mend ray_address in virtualmle.yaml."
+            )
             refused = driver.ready.result() if driver.ready.done() else no_answer
             if refused:
                 await uninterrupted(driver.kill())

@@ -188,8 +188,8 @@ class RayExecutor:
             finally:
                 closing.cancel()
             no_answer = (
-                f"The Ray cluster at {self._cluster.address} did not answer in {self._connect_seconds:g} s: start it, or "
-                "mend ray_address in virtualmle.yaml."
+                f"The Ray cluster at {self._cluster.address} did not answer in {self._connect_seconds:g} s: start it, "
+                "or mend ray_address in virtualmle.yaml."
             )
             refused = driver.ready.result() if driver.ready.done() else no_answer
             if refused:

@@ -147,7 +147,7 @@ async def test_a_whole_study_is_played_on_a_cluster_and_its_model_recommends(nod
     assert await whole_loop(settings) == 3
 
 
-async def test_a_training_sees_no_secret_and_the_device_of_its_node(nodes: RayNodes, home: Path) -> None:
+async def test_a_training_sees_no_secret(nodes: RayNodes, home: Path) -> None:
     directory = prepared(home / "trials", "t-1", "look around")
     async with ray_executor(nodes, home) as executor:
         await executor.run([directory], SLOT)

@@ -23,6 +23,8 @@ RESULT_FILES: dict[Task, str] = {
 """What a child is asked to do in a directory, and the file that it leaves last."""
 RESUME_FILE = "training.safetensors"
 """The state of a training between two epochs, for the next attempt of an interrupted one."""
+NO_ROOM = ("No space left on device", "Disk quota exceeded")
+"""What a system says of a full disk."""
 Outcome = Literal["ok", "stopped", "diverged", "out_of_memory", "timed_out", "cancelled", "crashed"]
 FilterSeen = Literal["auto", "yes", "no", "reference"]
 Preset = Literal["strong", "paper"]

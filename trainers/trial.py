@@ -25,7 +25,7 @@ from trainers.registry import TrainerError
 from trainers.resume import Keeper
 from trainers.reuse import Source, read_source
 from trainers.scoring import Scoring, rank_all
-from trainers.spec import RESUME_FILE, SPECS, Epoch, Outcome, TrialResult, TrialSpec
+from trainers.spec import NO_ROOM, RESUME_FILE, SPECS, Epoch, Outcome, TrialResult, TrialSpec
 from trainers.train import train, validation_of
 
 log = logging.getLogger("trainers")
@@ -191,7 +191,7 @@ def _result(
 
 def _has_no_room(error: Exception) -> bool:
     """Whether a disk is full; safetensors tells only in words."""
-    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+    return any(words in str(error) for words in NO_ROOM)
 
 
 def _status_of(error: Exception) -> Outcome:

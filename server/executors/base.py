@@ -86,11 +86,11 @@ def cannot_start(directory: Path, error: OSError) -> ExecutorError:
     return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}.")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes `text` by rename: there is a whole file under this name, or none. Raises OSError."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes `content` by rename: there is a whole file under this name, or none. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError:
         with suppress(OSError):

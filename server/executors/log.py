@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from server.executors.base import ExecutorError
+from trainers.spec import NO_ROOM
 
 LOG_FILE = "trial.log"
 _TAIL_BYTES = 8192
 _MESSAGE_CHARACTERS = 500
-_NO_ROOM = ("No space left on device", "Disk quota exceeded")
 _ROOM_FOR_A_LINE = 1 << 16
 
 
@@ -38,7 +38,7 @@ def check_disk(directory: Path, said: str) -> None:
         full = shutil.disk_usage(directory).free < _ROOM_FOR_A_LINE
     except OSError:
         full = False
-    if full or any(words in said for words in _NO_ROOM):
+    if full or any(words in said for words in NO_ROOM):
         raise ExecutorError(
             f"The disk of {directory.parent} is full, and the training in {directory.name} ended with it: make room, "
             "then the same run_trial goes on."

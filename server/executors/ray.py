@@ -39,7 +39,6 @@ class _Answer(BaseModel):
     id: int = -1
     exit: Exit | None = None
     error: str = ""
-    cancelled: bool = False
     gone: bool = False
 
 
@@ -83,7 +82,7 @@ class _Driver:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
             self._ask(id=number, end="cancelled")
-            await uninterrupted(_done(answer))
+            await uninterrupted(asyncio.wait({answer}))
             raise
         finally:
             del self._asked[number]
@@ -126,10 +125,6 @@ class _Driver:
                 asked.set_result(_Answer(error=gone(self._address, "its driver ended")))
 
 
-async def _done(answer: asyncio.Future[_Answer]) -> None:
-    await asyncio.wait({answer})
-
-
 class RayExecutor:
     """See `Cluster` for what is told of it; `home` is that of the owner."""
 
@@ -162,7 +157,7 @@ class RayExecutor:
         driver = await self._connected()
         answer = await driver.run(directory, slot, task)
         if answer.exit is None:
-            raise ExecutorError(answer.error or "The training was cancelled.")
+            raise ExecutorError(answer.error)
         return answer.exit
 
     async def _connected(self) -> _Driver:

@@ -18,11 +18,10 @@ _DEATH_SECONDS = 5.0
 
 @dataclass(eq=False)
 class Actor:
-    """`handle` is Ray's. `used`: a training has begun there, on `node`. `good`: so may another."""
+    """`handle` is Ray's. `node`: where it is, known once a training has begun there. `good`: so may another."""
 
     handle: Any
     kind: tuple[int, int | None]
-    used: bool = False
     good: bool = False
     node: str = ""
     beginning: asyncio.Future[str] | None = None
@@ -39,7 +38,7 @@ class Actors:
 
     @asynccontextmanager
     async def take(self, slot: Slot) -> AsyncGenerator[Actor]:
-        """One for a training in such a slot; it is kept if it is `good` at the end of the block. Raises Failed."""
+        """One for a training in such a slot, kept if it is `good` at the end of the block. Raises ExecutorError."""
         kind = (slot.threads, slot.memory_mb)
         for idle in list(self._idle):
             if idle.kind != kind:  # its node may be wanted
@@ -66,7 +65,7 @@ class Actors:
         if actor.good:
             self._idle.append(actor)
             actor.given_up = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._give_up, actor)
-        elif actor.used:
+        elif actor.node:
             await self._connection.end(actor.handle)
         else:
             await asyncio.to_thread(self._connection.kill, actor.handle)

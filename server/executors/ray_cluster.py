@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from server.executors import ray_node
-from server.executors.base import Slot
+from server.executors.base import ExecutorError, Slot
 from server.executors.ray_files import Parcel
 
 SUSPECT_SECONDS = 120.0
@@ -65,16 +65,12 @@ class Lost(Exception):
         self.blame: Blame = blame
 
 
-class Failed(Exception):
-    """The machinery cannot do it; the message is one line that says what to do."""
-
-
-class Gone(Failed):
+class Gone(ExecutorError):
     """The cluster does not answer, and this driver is of no use any more."""
 
 
 class Connection:
-    """To a cluster, for as long as this process lives. Raises Failed where there can be none."""
+    """To a cluster, for as long as this process lives. Raises ExecutorError where there can be none."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -86,9 +82,9 @@ class Connection:
             self._ray: Any = import_module("ray")
             self._ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", namespace="virtualmle")
         except ModuleNotFoundError as error:
-            raise Failed(f"executor='ray' needs {error.name}: pip install 'virtualmle[ray]'.") from None
+            raise ExecutorError(f"executor='ray' needs {error.name}: pip install 'virtualmle[ray]'.") from None
         except Exception as error:  # Ray has no class for all that can be wrong with an address
-            raise Failed(
+            raise ExecutorError(
                 f"The Ray cluster at {cluster.address} cannot be used: {_line(error)}: check ray_address, that Ray and "
                 "Python are of the same version there, and RAY_AUTH_MODE and RAY_AUTH_TOKEN."
             ) from None
@@ -106,12 +102,12 @@ class Connection:
             actor = await asyncio.to_thread(self._ray.get_actor, name, namespace=self.cluster.namespace)
         except ValueError:  # gone meanwhile
             return
-        with suppress(Lost, Failed):
+        with suppress(Lost, ExecutorError):
             await self.ask(actor.end, "taken over", seconds=_LEAVE_SECONDS)
         await self.end(actor)
 
     def actor(self, slot: Slot) -> Any:
-        """A new one, on its way to a node that can hold it. Raises Failed where there is none."""
+        """A new one, on its way to a node that can hold it. Raises ExecutorError where there is none."""
         asked = self.cluster.asked(slot)
         options: dict[str, Any] = {
             "name": secrets.token_hex(6), "namespace": self.cluster.namespace, "num_cpus": asked["CPU"],
@@ -123,13 +119,13 @@ class Connection:
             if avoided := self._avoided(asked):
                 options["label_selector"] = {"ray.io/node-id": f"!in({','.join(avoided)})"}
             return self._kind.options(**options).remote()
-        except Failed:
+        except ExecutorError:
             raise
         except Exception as error:
             raise Gone(gone(self.cluster.address, _line(error))) from None
 
     async def ask(self, method: Any, *given: Any, seconds: float | None) -> Any:
-        """What a method of an actor answers. Raises Lost, Failed or Gone."""
+        """What a method of an actor answers. Raises Lost, ExecutorError or Gone."""
         errors = self._ray.exceptions
         try:
             answer = asyncio.wrap_future(method.remote(*given).future())
@@ -139,14 +135,14 @@ class Connection:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(answer)  # Ray would stumble over one that is cancelled
         except errors.RayTaskError as error:  # raised by our own code on the node, and of that error's class, too
-            raise Failed(_on_node(error.cause)) from None
+            raise ExecutorError(_on_node(error.cause)) from None
         except TimeoutError:
             raise Lost(f"its node has not answered for {seconds:g} s", "silent") from None
         except errors.ActorUnavailableError:
             raise Lost("its node cannot be reached", "node") from None
         except errors.RayActorError as error:
             if _KILLED in str(error):
-                raise Failed("The training was ended by somebody; the same run_trial goes on.") from None
+                raise ExecutorError("The training was ended by somebody; the same run_trial goes on.") from None
             cause = _CAUSE.search(_line(error))
             said = cause[1] if cause else _line(error)
             raise Lost(said, "node" if "node has died" in said else "") from None
@@ -170,7 +166,7 @@ class Connection:
 
     async def end(self, actor: Any) -> None:
         """Ends an actor that has nothing to do."""
-        with suppress(Lost, Failed):
+        with suppress(Lost, ExecutorError):
             await self.ask(actor.leave, seconds=_LEAVE_SECONDS)
         await asyncio.to_thread(self.kill, actor)
 
@@ -190,7 +186,7 @@ class Connection:
         words = ", ".join(_words(name, value) for name, value in asked.items() if value)
         if not able:
             largest = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
-            raise Failed(
+            raise ExecutorError(
                 f"No node of the Ray cluster at {self.cluster.address} can hold a training, which asks for {words}; "
                 f"of its {len(nodes)} nodes the largest has {largest:g} CPU: add a node, or lower threads, ray_gpus "
                 "or trial_memory_mb."
@@ -199,7 +195,7 @@ class Connection:
             avoided = [node for node in able if self._blame(node) in blames]
             if len(avoided) < len(able):
                 return avoided
-        raise Failed(
+        raise ExecutorError(
             f"No node of the Ray cluster at {self.cluster.address} that can hold {words} answers; the same run_trial "
             "goes on once one does."
         )

@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from server.executors.base import Exit, Slot
+from server.executors.base import ExecutorError, Exit, Slot
 from server.executors.ray_actors import Actor, Actors
-from server.executors.ray_cluster import Cluster, Connection, Failed, Gone, Lost
+from server.executors.ray_cluster import Cluster, Connection, Gone, Lost
 from server.executors.ray_files import RunFiles, code, dataset
 from trainers.spec import RESUME_FILE, Task
 
@@ -64,7 +64,7 @@ class Run:
                 if not left:
                     return {"error": f"The training was lost {ATTEMPTS} times, at last because {lost}."}
                 await asyncio.to_thread(self._files.note, f"lost: {lost}; another node goes on")
-            except Failed as failed:
+            except ExecutorError as failed:
                 return {"error": str(failed), "gone": isinstance(failed, Gone)}
             except OSError as error:
                 name = self._files.directory.name
@@ -100,7 +100,7 @@ class Run:
             "command": self._cluster.command,
             "folder": str(self._cluster.folder or ""),
         }
-        patience = self._cluster.heartbeat_seconds if actor.used else None
+        patience = self._cluster.heartbeat_seconds if actor.node else None
         begin = self._connection.ask(actor.handle.begin, told, files, sent, seconds=patience)
         beginning = actor.beginning = asyncio.ensure_future(begin)
         others = {asyncio.ensure_future(one.wait()) for one in (self._asked_to_end, node_lost)}
@@ -110,7 +110,7 @@ class Run:
         if not beginning.done():
             beginning.add_done_callback(_forgotten)
             return False
-        actor.node, actor.used = beginning.result(), True
+        actor.node = beginning.result()
         self._began = self._began or time.monotonic()
         return True
 
@@ -172,6 +172,7 @@ class Driver:
         self.gone = asyncio.Event()
 
     def take(self, line: bytes) -> None:
+        """Begins or ends what the line says."""
         asked = json.loads(line)
         if asked.get("end") == "leaving":
             self.gone.set()
@@ -211,7 +212,7 @@ async def serve(cluster: Cluster, requests: int, say: Callable[[Mapping[str, Any
     try:
         connection = await asyncio.to_thread(Connection, cluster)
         await connection.take_over()
-    except Failed as failed:
+    except ExecutorError as failed:
         say({"refused": str(failed)})
         return 1
     say({"ready": True})

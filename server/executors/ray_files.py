@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import trainers
-from server.executors.base import ATTEMPT_FILE
+from server.executors.base import ATTEMPT_FILE, write_whole
 from server.executors.needs import needs_of
 from server.executors.ray_node import GROWING, PASSING
 from trainers.data import find_by_hash
@@ -22,7 +22,6 @@ from trainers.spec import RESULT_FILES, Task
 
 EPOCHS, LOG = GROWING
 _PACKAGES = ("server", "trainers")
-_NOT_CODE = ("__pycache__",)
 _OURS = (*GROWING, "spec.json")
 """Never written as a node has it."""
 
@@ -42,7 +41,7 @@ def code() -> Parcel:
     """What runs a training on a node."""
     root = Path(trainers.__file__).resolve().parent.parent
     paths = (path for package in _PACKAGES for path in (root / package).rglob("*") if path.is_file())
-    return _parcel("code", "", root, (path for path in paths if not set(_NOT_CODE) & set(path.parts)))
+    return _parcel("code", "", root, (path for path in paths if "__pycache__" not in path.parts))
 
 
 def dataset(datasets: Path, content_hash: str | None) -> Parcel | None:
@@ -76,7 +75,6 @@ class RunFiles:
         self.directory = directory
         self.needs = needs_of(directory, task)
         self._not_sent = {*GROWING, ATTEMPT_FILE, RESULT_FILES[task]}
-        self._result = RESULT_FILES[task]
         self._last_epoch = 0
 
     def to_send(self) -> dict[str, bytes]:
@@ -100,16 +98,8 @@ class RunFiles:
         if LOG in grown:
             self._append(LOG, grown[LOG])
         for name, content in whole.items():
-            if name in _OURS or Path(name).name != name:
-                continue
-            path = self.directory / name
-            temporary = path.with_name(path.name + ".tmp")
-            try:
-                temporary.write_bytes(content)
-                temporary.replace(path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+            if name not in _OURS and Path(name).name == name:
+                write_whole(self.directory / name, content)
 
     def note(self, line: str) -> None:
         """Adds a line to the log. Raises OSError."""

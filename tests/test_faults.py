@@ -74,7 +74,7 @@ async def test_a_child_that_is_killed_has_crashed(way: Way, tmp_path: Path) -> N
     directory = prepared(tmp_path / "trials", "t-1", "stubborn")
     async with way.opened(tmp_path) as executor:
         work = asyncio.create_task(executor.run([directory], Slot(threads=1)))
-        await until(said(directory / "ready"))
+        await until(lambda: read_process(directory) and said(directory / "ready")())
         process = read_process(directory)
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)

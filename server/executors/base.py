@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -83,7 +84,8 @@ ENDING = "The owner is ending; no training starts any more."
 
 def cannot_start(directory: Path, error: OSError) -> ExecutorError:
     """There can be no child for a run directory."""
-    return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}.")
+    advice = ": make room, then the same run_trial goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}{advice}.")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -110,16 +110,17 @@ class DockerExecutor:
     async def _started(self, directory: Path, slot: Slot, task: Task) -> _Run:
         """A container at work; cancelling on the way leaves none."""
         since = asyncio.get_running_loop().time()
-        made: list[Container] = []
+        made: list[_Run] = []
         try:
-            container, log_start = await uninterrupted(self._asked(lambda: self._start(directory, slot, task, made)))
+            await uninterrupted(self._asked(lambda: made.append(self._start(directory, slot, task, since))))
         except asyncio.CancelledError:
             with suppress(ExecutorError):
-                await self._asked(lambda: [one.remove(force=True) for one in made])
+                for run in made:  # it may leave a result, as at any other time
+                    await uninterrupted(self._asked(lambda run=run: self._ended(run)))
             raise
-        return _Run(container, directory, slot, task, since, log_start)
+        return made[0]
 
-    def _start(self, directory: Path, slot: Slot, task: Task, made: list[Container]) -> tuple[Container, int]:
+    def _start(self, directory: Path, slot: Slot, task: Task, since: float) -> _Run:
         try:
             log_start = log_size(directory)
             self._confined.admit(directory, task)
@@ -133,14 +134,13 @@ class DockerExecutor:
             began = _moment(container.attrs["State"]["StartedAt"])
             told = {"pid": container.attrs["State"]["Pid"], "create_time": began}
             write_whole(directory / ATTEMPT_FILE, json.dumps(told))
-            made.append(container)
         except BaseException as error:  # what was created and did not start would stay for good
             with suppress(DockerException, *_GONE):
                 container.remove(force=True)
             if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
                 raise cannot_start(directory, error) from None
             raise
-        return container, log_start
+        return _Run(container, directory, slot, task, since, log_start)
 
     async def _watch(self, run: _Run) -> EndedBy:
         loop, allowed = asyncio.get_running_loop(), run.slot.allowed_seconds

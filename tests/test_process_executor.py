@@ -254,7 +254,7 @@ async def test_a_full_disk_is_broken_machinery_and_leaves_no_process(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     directory = prepared(tmp_path / "trials", "t-1", "stubborn")
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     async with way.executor(tmp_path, obey_seconds=0.05) as executor:
         with pytest.raises(ExecutorError, match="No space left on device"):
             await executor.run([directory], way.slot())

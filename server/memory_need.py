@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from pydantic import ValidationError
 
 from memory.records import Study, Trial
 from trainers.space import Config
-from trainers.spec import SPECS, DatasetFacts, TrialResult
+from trainers.spec import SPECS, DatasetFacts
 
 PROCESS_MB = 390.0
 """A process that trains something tiny, or the memory that a GPU's driver holds for one."""
@@ -24,23 +25,32 @@ MOST_SCORES = 32_000_000
 
 
 class MemoryNeed:
-    """One per owner. Learns from each training of it how far off the rough estimate is, by dataset and backbone."""
+    """One per owner. Learns from each training how far off the rough estimate is, by dataset and backbone.
 
-    def __init__(self) -> None:
+    `trials_of`: what earlier owners saw of a study, oldest first; asked once, when its first trial is to start here.
+    """
+
+    def __init__(self, trials_of: Callable[[str], Sequence[Trial]] = lambda _study_id: ()) -> None:
+        self._trials_of = trials_of
+        self._recalled: set[str] = set()
         self._ratios: dict[tuple[str, str], deque[float]] = {}
 
     def of(self, study: Study, trial: Trial) -> float:
         """In MiB."""
+        if study.study_id not in self._recalled:
+            self._recalled.add(study.study_id)
+            for earlier in self._trials_of(study.study_id):
+                self.saw(study, earlier)
         ratios = self._ratios.get((study.dataset_hash, study.backbone))
         factor = median(ratios) if ratios else 1.0
         return PROCESS_MB + SPARE * factor * body_mb(study.backbone, trial.config, study.facts)
 
-    def saw(self, study: Study, trial: Trial, result: TrialResult) -> None:
-        """How a training ended; its peak is that of the process on a CPU, of its tensors on a GPU."""
-        if result.status != "ok" or not result.peak_memory_mb or result.weights_of is not None:
+    def saw(self, study: Study, trial: Trial) -> None:
+        """A trial that has ended; its peak is that of the process on a CPU, of its tensors on a GPU."""
+        if trial.status != "ok" or not trial.peak_memory_mb or trial.weights_of is not None:
             return
-        on_cpu = (result.device or "cpu").startswith("cpu")
-        held = max(1.0, result.peak_memory_mb - (PROCESS_MB if on_cpu else 0.0))
+        on_cpu = (trial.device or "cpu").startswith("cpu")
+        held = max(1.0, trial.peak_memory_mb - (PROCESS_MB if on_cpu else 0.0))
         key = (study.dataset_hash, study.backbone)
         rough = body_mb(study.backbone, trial.config, study.facts)
         self._ratios.setdefault(key, deque(maxlen=SEEN)).append(held / rough)

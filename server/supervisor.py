@@ -56,7 +56,7 @@ class Supervisor:
         self._failures: dict[str, str] = {}
         self._evaluations = 0
         self.slots = slots or Slots([Place(lane=lane) for lane in range(settings.slots)], {})
-        self._need = MemoryNeed()
+        self._need = MemoryNeed(memory.trials)
         self._threads_of: dict[str, int] = {}
         self._closing = False
 
@@ -265,8 +265,7 @@ class Supervisor:
                 (exit,) = work.result()
         result = outcome(job.traces(), exit, job.cancelled)
         if result is not None:
-            self._memory.finish_trial(result)
-            self._need.saw(job.study, job.trial, result)
+            self._need.saw(job.study, self._memory.finish_trial(result))
         elif job.attempt is None:  # no child came to be: the process that tried was this one
             own = psutil.Process()
             job.attempt = self._memory.start_attempt(job.trial.trial_id, os.getpid(), own.create_time())

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from memory.records import Trial
 from server.memory_need import PROCESS_MB, MemoryNeed, body_mb
 from server.runtime import slots_of
 from server.settings import Settings, SettingsError
 from server.slots import PATIENCE, Lease, Place, Slots
 from tests.examples import FACTS, study, trial
-from trainers.spec import SPECS, TrialResult
+from trainers.spec import SPECS
 
 pytestmark = pytest.mark.anyio
 CPU = (Place(None, 0), Place(None, 1))
@@ -153,23 +154,36 @@ def test_a_larger_model_is_expected_to_want_more(larger: dict[str, Any]) -> None
     assert body_mb("sasrec", {**CONFIG, **larger}, FACTS) > body_mb("sasrec", CONFIG, FACTS)
 
 
-def seen(peak_mb: float, device: str = "cpu (x86_64)", status: Any = "ok") -> TrialResult:
-    return TrialResult(trial_id="t-1", status=status, peak_memory_mb=peak_mb, device=device)
+def ended(peak_mb: float, device: str = "cpu (x86_64)", status: Any = "ok") -> Trial:
+    return trial(0, 0.1, status=status, peak_memory_mb=peak_mb, device=device)
 
 
 def test_what_was_seen_corrects_what_is_expected_of_the_same_data_only() -> None:
     need, one, tried = MemoryNeed(), study(), trial(0, 0.1)
     rough = need.of(one, tried)
-    need.saw(one, tried, seen(PROCESS_MB + 3 * body_mb("sasrec", tried.config, FACTS)))
+    need.saw(one, ended(PROCESS_MB + 3 * body_mb("sasrec", tried.config, FACTS)))
     assert need.of(one, tried) == pytest.approx(PROCESS_MB + 3 * (rough - PROCESS_MB))
     assert need.of(study(dataset_hash="other"), tried) == rough
-    need.saw(one, tried, seen(1e6, status="crashed"))
+    need.saw(one, ended(1e6, status="crashed"))
     assert need.of(one, tried) == pytest.approx(PROCESS_MB + 3 * (rough - PROCESS_MB))
+
+
+def test_what_earlier_owners_saw_is_recalled_once() -> None:
+    one, tried, asked = study(), trial(0, 0.1), list[str]()
+
+    def earlier(study_id: str) -> list[Trial]:
+        asked.append(study_id)
+        return [ended(PROCESS_MB + 3 * body_mb("sasrec", tried.config, FACTS))]
+
+    need = MemoryNeed(earlier)
+    expected = MemoryNeed().of(one, tried) - PROCESS_MB
+    assert [need.of(one, tried) for _ in range(2)] == [pytest.approx(PROCESS_MB + 3 * expected)] * 2
+    assert asked == [one.study_id]
 
 
 def test_on_a_gpu_the_driver_s_share_comes_on_top_of_the_tensors() -> None:
     need, one, tried = MemoryNeed(), study(), trial(0, 0.1)
-    need.saw(one, tried, seen(2 * body_mb("sasrec", tried.config, FACTS), "NVIDIA H100"))
+    need.saw(one, ended(2 * body_mb("sasrec", tried.config, FACTS), "NVIDIA H100"))
     assert need.of(one, tried) == pytest.approx(PROCESS_MB + 2 * 1.15 * body_mb("sasrec", tried.config, FACTS))
 
 

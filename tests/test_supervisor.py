@@ -523,3 +523,17 @@ async def test_a_study_keeps_the_threads_that_it_began_with(memory: Memory, tmp_
         await owner.submit(again, study)
         await owner.wait(again.trial_id, SECONDS)
     assert [slot.threads for slot in executor.slots] == [2]
+
+
+async def test_a_new_owner_knows_how_much_memory_the_study_wanted(memory: Memory, tmp_path: Path) -> None:
+    wanted: list[float] = []
+    for seed in range(2):
+        executor = StubExecutor()
+        async with executor, Supervisor(memory, executor, Settings(home=tmp_path)) as owner:
+            trial, study = add_trial(memory, seed=seed)
+            await owner.submit(trial, study)
+            await executor.started.get()
+            wanted += [job.wanted_mb for job in owner.jobs]
+            await owner.wait(trial.trial_id, SECONDS)
+    rough, corrected = wanted
+    assert corrected < rough  # the stub's trials tell of less than a process takes

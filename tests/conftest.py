@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,16 @@ def _one_thread() -> None:
     """Tiny tensors gain nothing from a second thread, and threads that wait for a busy core cost seconds."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_socket_of_the_engine_s_sdk(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A connection that fails leaves a socket open until it is collected: a later test would be blamed for it."""
+    yield
+    if request.node.get_closest_marker("docker"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import re
 import signal
 import socket
 import subprocess
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import DockerException
 
 from server.executors.base import Executor, ExecutorError, Exit, Slot
 from server.executors.confinement import WORK
 from server.executors.descendants import marked
+from server.executors.docker import DockerExecutor
 from server.executors.environment import HOME_MARK
 from server.run_directory import read_process, read_result
 from tests.engine import BASE, containers, containers_of, docker_executor, inside, needs
@@ -218,13 +218,20 @@ async def test_an_engine_that_is_gone_in_mid_trial_is_broken_machinery_and_its_c
                 await work
             with pytest.raises(ExecutorError, match="does not answer"):
                 await executor.run([directory], Slot(threads=1))
-    del work, executor
-    with warnings.catch_warnings():  # the client leaves the sockets open that were cut
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
     assert len(containers(tmp_path)) == 1
     async with docker_executor(tmp_path):
         assert containers(tmp_path) == []
+
+
+async def test_a_user_who_may_not_use_the_engine_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        cause = PermissionError(13, "Permission denied")
+        raise DockerException(f"Error while fetching server API version: ('Connection aborted.', {cause!r})")
+
+    monkeypatch.setattr("docker.from_env", refuse)
+    with pytest.raises(ExecutorError, match=r"^This user may not use the Docker engine's socket at .*: join its group"):
+        async with DockerExecutor(tmp_path / "datasets", tmp_path, "virtualmle"):
+            pass
 
 
 @pytest.mark.docker

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import socket
 import subprocess
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -35,12 +33,8 @@ TOKEN = "token-of-the-test-0123456789"
 
 
 @pytest.fixture(autouse=True)
-def _image() -> Iterator[None]:
+def _image() -> None:
     needs(IMAGE)
-    yield
-    with warnings.catch_warnings():  # a later test would be blamed for a socket that the engine's SDK leaves open
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture

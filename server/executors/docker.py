@@ -195,12 +195,19 @@ class DockerExecutor:
         except APIError as error:
             said = refusal(error)
         except (DockerException, *_GONE) as error:
-            where = os.environ.get("DOCKER_HOST", "the default socket")
-            said = (
-                f"The Docker engine at {where} does not answer ({type(error).__name__}): start it, or check that this "
-                "user may use its socket; then the same run_trial goes on."
-            )
+            said = _unreachable(error)
         raise ExecutorError(said)  # here, so that it keeps no connection alive
+
+
+def _unreachable(error: Exception) -> str:
+    where = os.environ.get("DOCKER_HOST", "the default socket")
+    if "Permission denied" in str(error):
+        advice = (
+            "join its group (`stat -c %g` names it; compose.yaml takes DOCKER_GROUP), then the same run_trial goes on"
+        )
+        return f"This user may not use the Docker engine's socket at {where}: {advice}."
+    advice = "start it, then the same run_trial goes on"
+    return f"The Docker engine at {where} does not answer ({type(error).__name__}): {advice}."
 
 
 def _state(container: Container) -> dict[str, Any]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from memory.errors import MemoryFault
 from memory.records import Attempt, Study, Trial
+from memory.store import Memory
 from server.admission import seconds_left
 from server.executors.base import Exit
 from server.outcome import Traces
-from server.run_directory import has_checkpoint, read_result
-from server.slots import Lease
+from server.run_directory import has_checkpoint, read_epochs, read_process, read_result
+from server.slots import Lease, Slots
 from trainers.spec import Epoch, TrialSpec
 
+log = logging.getLogger(__name__)
+
+NO_MEMORY_LEFT = "out_of_memory beside other trainings; it trains again alone"
 PROGRESS_SECONDS = 5.0
 """The longest silence towards somebody who waits."""
 
@@ -47,18 +53,47 @@ class Job:
     cancelled: bool = False
     stop_below: tuple[float, ...] = ()
     """What the training must have validated at by each epoch, so as not to be stopped."""
+    alone: bool = False
+    """Memory ran out while others trained beside it, which says nothing of its configuration: it trains again alone."""
+
+    def begin_again(self, wanted_mb: float) -> None:
+        """Makes it one that waits for a place, with so much memory."""
+        self.wanted_mb, self.lease, self.work = wanted_mb, None, None
+        self.attempt, self.epochs, self.offset = None, (), 0
 
     def pulse(self) -> None:
         """Wakes everyone who waits for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def may_blame_others(self, slots: Slots) -> bool:
+        """Whether memory may have run out for others' sake; a limit of its own is nobody else's."""
+        own = self.memory_mb is not None or self.alone or self.cancelled
+        return not own and self.lease is not None and slots.crowded(self.lease)
+
+    def read(self, memory: Memory) -> None:
+        """Takes what is new in the run directory into the books."""
+        process = read_process(self.directory)
+        epochs, offset = read_epochs(self.directory, self.offset)
+        try:
+            if self.attempt is None and process is not None:
+                self.attempt = memory.start_attempt(self.trial.trial_id, process.pid, process.create_time)
+            if epochs:
+                memory.add_epochs(self.trial.trial_id, epochs)
+        except MemoryFault as fault:  # the training need not suffer: the next reading begins at the same place
+            log.warning("trial %s: %s", self.trial.trial_id, fault)
+            return
+        self.offset = offset
+        if epochs:
+            self.epochs += epochs
+            self.pulse()
+
     async def wait(self, seconds: float, on_progress: Callable[[int], Awaitable[None]] | None) -> None:
         """Returns when it is over or `seconds` are; `on_progress` hears how many epochs are done."""
         loop = asyncio.get_running_loop()
         end, told = loop.time() + seconds, 0
         while not self.over.is_set() and (left := end - loop.time()) > 0:
-            if on_progress is not None and len(self.epochs) != told:
+            if on_progress is not None and len(self.epochs) > told:
                 told = len(self.epochs)
                 await on_progress(told)
             elif not await self.change(min(left, PROGRESS_SECONDS)) and on_progress is not None:

@@ -57,6 +57,7 @@ class Slots:
         self._places = tuple(places)
         self._room = dict(room)
         self._leases: list[Lease] = []
+        self._crowded: set[Lease] = set()
         self._waiting: list[_Request] = []
 
     @property
@@ -68,6 +69,15 @@ class Slots:
     def first(self) -> Place:
         """Where what takes no turn is done."""
         return self._places[0]
+
+    @property
+    def whole_mb(self) -> float:
+        """Whoever wants so much has a device for itself."""
+        return max(self._room.values(), default=0.0)
+
+    def crowded(self, lease: Lease) -> bool:
+        """Whether others have trained beside it since it was taken, in the same memory."""
+        return lease in self._crowded and lease.place.gpu in self._room
 
     @asynccontextmanager
     async def take(self, study_id: str, memory_mb: float) -> AsyncGenerator[Lease]:
@@ -90,6 +100,7 @@ class Slots:
 
     def _free(self, lease: Lease) -> None:
         self._leases.remove(lease)
+        self._crowded.discard(lease)
         self._grant()
 
     def _grant(self) -> None:
@@ -98,6 +109,9 @@ class Slots:
             lease = Lease(place, request.study_id, request.memory_mb)
             self._waiting.remove(request)
             self._leases.append(lease)
+            beside = [one for one in self._leases if one.place.gpu == place.gpu]
+            if len(beside) > 1:
+                self._crowded.update(beside)
             request.granted.set_result(lease)
 
     def _next(self) -> tuple[_Request, Place] | None:

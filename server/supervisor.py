@@ -17,7 +17,7 @@ from memory.records import Study, Trial
 from memory.store import Memory
 from server import run_directory
 from server.executors.base import Executor, ExecutorError, Exit, Slot
-from server.job import Job
+from server.job import NO_MEMORY_LEFT, Job
 from server.memory_need import MemoryNeed
 from server.outcome import outcome, without_result
 from server.recovery import OWNER_ENDED, recover
@@ -174,18 +174,25 @@ class Supervisor:
             self._leave(job)
 
     async def _work(self, job: Job) -> None:
-        """A job's whole turn: it waits for a place, trains and is over."""
+        """Until a job is over: it waits for a place and trains, and where others left it no memory again, alone."""
         try:
             job.wanted_mb = job.memory_mb or self._need.of(job.study, job.trial)
-            async with self.slots.take(job.study.study_id, job.wanted_mb) as lease:
-                if not job.over.is_set() and not self._closing:
-                    job.lease = lease
-                    await self._train(job, lease)
+            await self._turn(job)
+            if job.alone:
+                run_directory.prepare(job.directory, job.spec())
+                job.begin_again(self.slots.whole_mb)
+                await self._turn(job)
         except Exception as error:
             log.exception("trial %s", job.trial.trial_id)
             self._failures[job.trial.trial_id] = " ".join(str(error).split())
         finally:
             self._leave(job)
+
+    async def _turn(self, job: Job) -> None:
+        async with self.slots.take(job.study.study_id, job.wanted_mb) as lease:
+            if not job.over.is_set() and not self._closing:
+                job.lease = lease
+                await self._train(job, lease)
 
     def _threads(self, study: Study) -> int:
         """Those of the study's first training, so that all of them are numbers of one kind; else the setting."""
@@ -208,7 +215,7 @@ class Supervisor:
         try:
             while not job.work.done():
                 await asyncio.wait({job.work}, timeout=self._poll_seconds)
-                self._read(job)
+                job.read(self._memory)
         finally:
             if not job.work.done():  # the books cannot be kept, so the training is for nothing
                 job.work.cancel()
@@ -236,23 +243,6 @@ class Supervisor:
         sources = self._memory.trained(trial.fingerprint) if trial.fingerprint is not None else []
         return next((one for one in sources if run_directory.has_checkpoint(self._settings.trials / one)), None)
 
-    def _read(self, job: Job) -> None:
-        """Take what is new in the run directory into the books."""
-        process = run_directory.read_process(job.directory)
-        epochs, offset = run_directory.read_epochs(job.directory, job.offset)
-        try:
-            if job.attempt is None and process is not None:
-                job.attempt = self._memory.start_attempt(job.trial.trial_id, process.pid, process.create_time)
-            if epochs:
-                self._memory.add_epochs(job.trial.trial_id, epochs)
-        except MemoryFault as fault:  # the training need not suffer: the next reading begins at the same place
-            log.warning("trial %s: %s", job.trial.trial_id, fault)
-            return
-        job.offset = offset
-        if epochs:
-            job.epochs += epochs
-            job.pulse()
-
     def _end(self, job: Job, work: asyncio.Task[list[Exit]]) -> None:
         exit, cause = None, OWNER_ENDED
         if not work.cancelled():
@@ -264,6 +254,8 @@ class Supervisor:
             else:
                 (exit,) = work.result()
         result = outcome(job.traces(), exit, job.cancelled)
+        if result is not None and result.status == "out_of_memory" and job.may_blame_others(self.slots):
+            result, cause, job.alone = None, NO_MEMORY_LEFT, True
         if result is not None:
             self._need.saw(job.study, self._memory.finish_trial(result))
         elif job.attempt is None:  # no child came to be: the process that tried was this one

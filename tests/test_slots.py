@@ -147,6 +147,35 @@ async def test_a_place_that_was_granted_to_one_who_gave_up_is_free_again() -> No
 CONFIG = SPECS["sasrec"]().model_dump()
 
 
+async def test_who_wants_a_whole_device_has_nobody_beside_it() -> None:
+    slots = Slots(CPU, {None: 1000.0})
+    desk = Desk(slots)
+    await desk.ask("small", "a", 10.0)
+    await desk.ask("whole", "a", slots.whole_mb)
+    assert desk.order == ["small"]
+    await desk.end("small")
+    await desk.ask("next", "b", 10.0)
+    assert desk.order == ["small", "whole"]
+    await desk.end("whole")
+    assert desk.order == ["small", "whole", "next"]
+
+
+async def test_a_place_is_crowded_once_others_were_beside_it_on_a_device_whose_memory_is_known() -> None:
+    slots = Slots([*CPU, Place(0, 0), Place(0, 1), Place(1, 0)], {None: 1000.0, 1: 1000.0})
+    desk = await asked(slots, [(name, "a") for name in "abcde"])
+    by_place = {lease.place: lease for lease in desk.leases.values()}
+    assert [slots.crowded(by_place[place]) for place in (*CPU, Place(0, 0), Place(1, 0))] == [True, True, False, False]
+    second = next(name for name, lease in desk.leases.items() if lease.place == CPU[1])
+    await desk.end(second)
+    assert slots.crowded(by_place[CPU[0]])
+    await desk.ask("again", "a")
+    first = next(name for name, lease in desk.leases.items() if lease.place == CPU[0])
+    await desk.end("again")
+    await desk.end(first)
+    await desk.ask("anew", "a")
+    assert not slots.crowded(desk.leases["anew"])
+
+
 @pytest.mark.parametrize(
     "larger", [{"hidden_dim": 256}, {"num_blocks": 4}, {"batch_size": 4096}, {"tie_embeddings": False}]
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,13 +15,15 @@ import pytest
 from memory.errors import MemoryFault
 from memory.store import Memory
 from server import job, run_directory
-from server.executors.base import Executor, ExecutorError, Exit
+from server.executors.base import Executor, ExecutorError, Exit, Slot
+from server.executors.process import write_attempt
 from server.executors.stub import Answer, StubExecutor, curve
 from server.reveal import evaluate
 from server.settings import Settings
+from server.slots import Place, Slots
 from server.supervisor import Supervisor
 from tests.trials import add_trial, gone, process_executor, said, until
-from trainers.spec import EvaluationSpec, Revealed, TrialSpec
+from trainers.spec import EvaluationSpec, Revealed, Task, TrialSpec
 
 pytestmark = pytest.mark.anyio
 SECONDS = 60.0
@@ -537,3 +540,104 @@ async def test_a_new_owner_knows_how_much_memory_the_study_wanted(memory: Memory
             await owner.wait(trial.trial_id, SECONDS)
     rough, corrected = wanted
     assert corrected < rough  # the stub's trials tell of less than a process takes
+
+
+@asynccontextmanager
+async def packed(memory: Memory, executor: Executor, tmp_path: Path) -> AsyncIterator[Supervisor]:
+    """Two slots that share the machine's memory."""
+    slots = Slots([Place(lane=0), Place(lane=1)], {None: 8000.0})
+    async with executor, Supervisor(memory, executor, Settings(home=tmp_path), slots=slots) as found:
+        yield found
+
+
+def short_of_memory(times: int, caught: bool) -> Callable[[TrialSpec], Answer]:
+    """Trainings of seed 0 run out of memory so often, as their process or the system says; others do well."""
+    left = [times]
+
+    def train(trial: TrialSpec) -> Answer:
+        well = curve(trial)
+        if trial.seed or not left[0] or well.result is None:
+            return well
+        left[0] -= 1
+        if not caught:
+            return Answer(epochs=well.epochs, exit=Exit(cause="out_of_memory", message="killed"))
+        return well.model_copy(update={"result": well.result.model_copy(update={"status": "out_of_memory"})})
+
+    return train
+
+
+@pytest.mark.parametrize("caught", [True, False])
+async def test_a_trial_that_had_company_when_memory_ran_out_trains_again_alone(
+    memory: Memory, tmp_path: Path, caught: bool
+) -> None:
+    executor = StubExecutor(short_of_memory(1, caught))
+    executor.gate.clear()
+    async with packed(memory, executor, tmp_path) as owner:
+        added = [add_trial(memory, seed=seed) for seed in range(3)]
+        for trial, study in added:
+            await owner.submit(trial, study)
+        for _ in range(2):
+            await executor.started.get()
+        executor.gate.set()
+        for trial, _ in added:
+            await owner.wait(trial.trial_id, SECONDS)
+    first = added[0][0].trial_id
+    assert [memory.trial(trial.trial_id).status for trial, _ in added] == ["ok"] * 3
+    assert [attempt.cause for attempt in memory.attempts(first)] == [job.NO_MEMORY_LEFT, "ok"]
+    assert [epoch.epoch for epoch in memory.epochs(first)] == [1, 2, 3]
+
+
+async def test_a_trial_that_runs_out_of_memory_alone_did_not_fit(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor(short_of_memory(2, caught=True))
+    executor.gate.clear()
+    async with packed(memory, executor, tmp_path) as owner:
+        added = [add_trial(memory, seed=seed) for seed in range(2)]
+        for trial, study in added:
+            await owner.submit(trial, study)
+        for _ in range(2):
+            await executor.started.get()
+        executor.gate.set()
+        for trial, _ in added:
+            await owner.wait(trial.trial_id, SECONDS)
+    assert [memory.trial(trial.trial_id).status for trial, _ in added] == ["out_of_memory", "ok"]
+    assert len(memory.attempts(added[0][0].trial_id)) == 2
+
+
+async def test_a_trial_that_never_had_company_is_not_tried_again(memory: Memory, tmp_path: Path) -> None:
+    executor = StubExecutor(short_of_memory(1, caught=True))
+    async with packed(memory, executor, tmp_path) as owner:
+        trial, study = add_trial(memory)
+        await owner.submit(trial, study)
+        await owner.wait(trial.trial_id, SECONDS)
+    assert memory.trial(trial.trial_id).status == "out_of_memory"
+    assert len(memory.attempts(trial.trial_id)) == 1
+
+
+class ShortOfMemory(StubExecutor):
+    """Trial `short` runs out of memory at once; others are held at the gate."""
+
+    short = ""
+
+    async def run(self, directories: Sequence[Path], slot: Slot, task: Task = "run") -> list[Exit]:
+        if directories[0].name != self.short:
+            return await super().run(directories, slot, task)
+        write_attempt(directories[0], os.getpid())
+        return [Exit(cause="out_of_memory")]
+
+
+async def test_a_trial_that_waits_to_train_alone_can_be_cancelled(memory: Memory, tmp_path: Path) -> None:
+    executor = ShortOfMemory()
+    executor.gate.clear()
+    async with packed(memory, executor, tmp_path) as owner:
+        other, study = add_trial(memory, seed=1)
+        short, _ = add_trial(memory)
+        executor.short = short.trial_id
+        await owner.submit(other, study)
+        await owner.submit(short, study)
+        await until(lambda: [one.cause for one in memory.attempts(short.trial_id)] == [job.NO_MEMORY_LEFT])
+        assert (owner.active, memory.trial(short.trial_id).status) == (2, "interrupted")
+        await owner.cancel(short.trial_id)
+        assert memory.trial(short.trial_id).status == "cancelled"
+        executor.gate.set()
+        await owner.wait(other.trial_id, SECONDS)
+    assert memory.trial(other.trial_id).status == "ok"

@@ -16,7 +16,7 @@ demo: $(BIN)/.installed ## install, then tune the built-in demo dataset with the
 	$(BIN)/virtualmle drive --dataset demo --policy playbook --trials $(TRIALS)
 
 test: $(BIN)/.installed-dev ## install with test extras, then run the tests; those of an engine or a cluster one at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (docker or ray)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (docker or ray)"
 	$(BIN)/python -m pytest -m "docker or ray"
 
 check: $(BIN)/.installed-dev ## format, lint, types, import contracts, then `make test`

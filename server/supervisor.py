@@ -141,14 +141,18 @@ class Supervisor:
         """Where the run directories are."""
         return self._settings.trials
 
-    async def produce(self, directory: Path, task: Task, trains: bool = False) -> None:
-        """Has `task` done in a prepared directory, beside the trials, or in their turn where it `trains`.
+    async def produce(self, directory: Path, task: Task, trains: Trial | None = None) -> None:
+        """Has `task` done in a prepared directory, beside the trials, or in their turn where it trains one anew.
 
         Cancelling ends it. Raises ExecutorError.
         """
         self._evaluations += 1
         try:
-            async with self.slots.take(directory.name, 0.0) if trains else nullcontext() as lease:
+            turn = nullcontext()
+            if trains is not None:
+                wanted = self._wanted_mb(self._memory.study(trains.study_id), trains)
+                turn = self.slots.take(directory.name, wanted)
+            async with turn as lease:
                 where = lease or Lease(self.slots.first)
                 slot = where.slot(self._settings.threads, self._settings.trial_memory_mb)
                 (exit,) = await self._executor.run([directory], slot, task=task)
@@ -176,7 +180,7 @@ class Supervisor:
     async def _work(self, job: Job) -> None:
         """Until a job is over: it waits for a place and trains, and where others left it no memory again, alone."""
         try:
-            job.wanted_mb = job.memory_mb or self._need.of(job.study, job.trial)
+            job.wanted_mb = self._wanted_mb(job.study, job.trial)
             await self._turn(job)
             if job.alone:
                 run_directory.prepare(job.directory, job.spec())
@@ -187,6 +191,9 @@ class Supervisor:
             self._failures[job.trial.trial_id] = " ".join(str(error).split())
         finally:
             self._leave(job)
+
+    def _wanted_mb(self, study: Study, trial: Trial) -> float:
+        return self._settings.trial_memory_mb or self._need.of(study, trial)
 
     async def _turn(self, job: Job) -> None:
         async with self.slots.take(job.study.study_id, job.wanted_mb) as lease:

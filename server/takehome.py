@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from memory.records import Study
+from memory.records import Study, Trial
 from server import card, studies
 from server.executors.base import ExecutorError, write_whole
 from server.reveal import finish_answer
@@ -75,7 +75,7 @@ async def export(runtime: Runtime, asked: ExportRequest) -> ExportAnswer:
         refit_epochs=trial.best_epoch if asked.refit else None,
     )  # fmt: skip
     with _writable(asked.folder):
-        async with _worked(runtime, "export", spec, Exported, trains=asked.refit) as (staging, exported):
+        async with _worked(runtime, "export", spec, Exported, trial if asked.refit else None) as (staging, exported):
             finished = finish_answer(runtime.memory, settings, study)
             subject = card.Subject(
                 study, standing, trial, exported, studies.noise_of(study, runtime.memory.trials(study.study_id)),
@@ -142,7 +142,7 @@ def _writable(folder: Path) -> Generator[None]:
 
 @asynccontextmanager
 async def _worked(
-    runtime: Runtime, task: Task, spec: BaseModel, kind: type[Result], trains: bool = False
+    runtime: Runtime, task: Task, spec: BaseModel, kind: type[Result], trains: Trial | None = None
 ) -> AsyncGenerator[tuple[Path, Result]]:
     """A directory of its own in which a child did `task`, and what it answered; gone afterwards."""
     directory = runtime.settings.trials / f"{task}-{secrets.token_hex(4)}"

@@ -64,26 +64,42 @@ def _kept(home: Path, checkpoints: bool) -> Iterator[Path]:
 
 
 def restore(source: Path, settings: Settings) -> dict[str, str]:
-    """Makes the home of a backup; there must be none yet. Its label. Raises BackupError, and leaves nothing then."""
+    """Makes the home of a backup; there must be none yet, or an empty folder, such as a volume. Its label.
+
+    Raises BackupError, and leaves nothing then.
+    """
     home = settings.home
     if home.exists() and any(home.iterdir()):
         raise BackupError(f"{home} is not empty: name a folder that is not there yet with --home.")
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".restore-", dir=home.parent) as folder:
+        within = home if home.exists() else home.parent
+        within.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=within) as folder:
             unpacked = Path(folder) / "home"
             unpacked.mkdir(mode=0o700)
             with tarfile.open(source) as archive:
-                archive.extractall(unpacked, filter="data")
+                _unpack(archive, unpacked)
             label = _label(source, unpacked, settings)
-            if home.exists():
-                home.rmdir()
-            unpacked.rename(home)
+            if not home.exists():
+                unpacked.rename(home)
+            else:  # memory last: without it there is no home yet
+                for path in sorted(unpacked.iterdir(), key=lambda one: one.name == settings.database.name):
+                    path.rename(home / path.name)
     except tarfile.TarError as error:
         raise BackupError(f"{source} is no whole backup: {' '.join(str(error).split())}.") from None
     except OSError as error:
         raise BackupError(f"{source} cannot be restored to {home}: {error.strerror or error}.") from None
     return label
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Files and folders below `folder`, and nothing else; Python before 3.11.4 has no filter that sees to it."""
+    for member in archive:
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"{member.name!r} in it is no file of a home")
+    archive.extraction_filter = getattr(tarfile, "data_filter", None)
+    archive.extractall(folder)
 
 
 def _label(source: Path, unpacked: Path, settings: Settings) -> dict[str, str]:

@@ -30,9 +30,11 @@ async def a_study(at: Desk) -> tuple[str, str]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", ["all.tar", "all.tar.gz"])
-async def test_a_home_is_packed_while_it_works_and_made_again(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "into_a_volume"), [("all.tar", False), ("all.tar.gz", True)])
+async def test_a_home_is_packed_while_it_works_and_made_again(name: str, into_a_volume: bool, tmp_path: Path) -> None:
     old, new, copy = Settings(home=tmp_path / "old"), Settings(home=tmp_path / "new"), tmp_path / "copy"
+    if into_a_volume:
+        new.home.mkdir()
     async with desk(old.home) as at:
         found, ran = await a_study(at)
         (old.trials / ran / "checkpoint.safetensors").write_bytes(b"weights")
@@ -40,7 +42,10 @@ async def test_a_home_is_packed_while_it_works_and_made_again(name: str, tmp_pat
         at.runtime.memory.copy_to(copy)
         later = (await at.call("run_trial", study_id=found, changes={"dropout": 0.1}))["trial_id"]
         write_backup(old, copy, tmp_path / name, checkpoints=True)
+    was = new.home.stat().st_ino if into_a_volume else None
     restore(tmp_path / name, new)
+    assert was in (None, new.home.stat().st_ino)  # a mount point cannot be replaced
+    assert not [path.name for path in new.home.iterdir() if path.name.startswith(".")]
     assert (new.trials / ran / "checkpoint.safetensors").read_bytes() == b"weights"
     assert not (new.trials / ran / "result.tmp").exists()
     async with desk(new.home) as at:
@@ -104,13 +109,21 @@ def test_what_is_no_backup_is_said_and_leaves_nothing(content: bytes | None, sai
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar"]
 
 
-def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("filters", [True, False])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
+def test_an_archive_that_leaves_its_folder_is_refused(
+    kind: bytes, filters: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not filters:  # Python before 3.11.4
+        monkeypatch.delattr(tarfile, "data_filter")
     source = tmp_path / "b.tar"
     with tarfile.open(source, "w") as made:
-        made.addfile(tarfile.TarInfo("../outside"), io.BytesIO(b""))
-    with pytest.raises(BackupError):
+        member = tarfile.TarInfo("link" if kind == tarfile.SYMTYPE else "../outside")
+        member.type, member.linkname = kind, "/etc"
+        made.addfile(member, io.BytesIO(b""))
+    with pytest.raises(BackupError, match="is no file of a home"):
         restore(source, Settings(home=tmp_path / "home" / "new"))
-    assert not (tmp_path / "outside").exists()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["b.tar", "home"]
 
 
 def test_a_home_that_is_in_use_is_not_overwritten(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-# Two stages: install into a virtual environment, then copy it. TORCH is a pip requirement, so a GPU host passes its own
-# (for example --build-arg TORCH="torch==2.13.0" with the index its driver needs in pip's configuration).
+# Two stages: install into a virtual environment, then copy it. TORCH is a pip requirement; where its default build has
+# another CUDA than the driver knows, PIP_INDEX_URL or PIP_EXTRA_INDEX_URL names the index that has the right one.
 FROM python:3.11-slim AS build
 ARG TORCH="torch==2.13.0"
 ARG PIP_FIND_LINKS=""
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python3 -m venv /opt/virtualmle
 ENV PATH=/opt/virtualmle/bin:$PATH
@@ -17,7 +19,7 @@ COPY prompts prompts
 COPY memory memory
 COPY trainers trainers
 COPY server server
-RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install ".[search,llm]" "$TORCH"
+RUN PIP_FIND_LINKS="$PIP_FIND_LINKS" pip install ".[search,llm,plot]" "$TORCH"
 # The trainers' kernels, so that the image needs no compiler; where there is none to be had, plain torch computes.
 RUN if ! command -v g++ >/dev/null; then apt-get update && apt-get install -y --no-install-recommends g++ || true; fi; \
     cd / && python3 -m trainers kernels || true

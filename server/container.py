@@ -34,7 +34,8 @@ def health() -> int:
         return 0 if _is_stdio() else 1
     parts = urlsplit(owner.url)
     try:
-        with urllib.request.urlopen(f"{parts.scheme}://{parts.netloc}/health", timeout=4) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the container was given
+        with direct.open(f"{parts.scheme}://{parts.netloc}/health", timeout=4) as answer:
             return 0 if answer.status == 200 else 1
     except (urllib.error.URLError, TimeoutError):
         return 1

@@ -36,7 +36,7 @@ class Job:
     directory: Path
     threads: int
     memory_mb: int | None = None
-    """Its limit, where there is one."""
+    """Its limit of the machine's memory, where there is one."""
     wanted_mb: float = 0.0
     """What is set aside for it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,7 +68,8 @@ class Job:
 
     def may_blame_others(self, slots: Slots) -> bool:
         """Whether memory may have run out for others' sake; a limit of its own is nobody else's."""
-        own = self.memory_mb is not None or self.alone or self.cancelled
+        limited = self.memory_mb is not None and not slots.on_gpus
+        own = limited or self.alone or self.cancelled
         return not own and self.lease is not None and slots.crowded(self.lease)
 
     def read(self, memory: Memory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from memory.store import Memory
 from server.autopilot import Autopilot
 from server.executors.base import Executor
 from server.executors.evidence import ceiling_mb
-from server.gpus import found_gpus
+from server.gpus import Gpu, GpuError, allowed, found_gpus
 from server.hopeless import stop_below
 from server.retention import prune
 from server.reveal import Reveals
@@ -23,6 +24,8 @@ from server.settings import Settings, SettingsError
 from server.slots import Place, Slots
 from server.supervisor import Supervisor
 from server.views import record_verdict
+
+log = logging.getLogger(__name__)
 
 EXECUTORS = {
     "process": "server.executors.process:ProcessExecutor",
@@ -52,25 +55,19 @@ async def open_runtime(settings: Settings, executor: Executor | None = None) -> 
     _make_folders(settings)
     memory = Memory.open(settings.database)
     try:
-        async with (
-            executor or executor_of(settings) as ready,
-            Supervisor(
-                memory,
-                ready,
-                settings,
-                partial(_finished, memory, settings),
-                partial(stop_below, memory),
-                slots=await anyio.to_thread.run_sync(slots_of, settings),
-            ) as supervisor,
-        ):
-            reveals = Reveals(memory, supervisor)
-            autopilot = Autopilot(memory, lambda: _connected(runtime), supervisor.slots.places)
-            runtime = Runtime(settings, memory, ready, supervisor, reveals, autopilot)
-            try:
-                async with autopilot:
-                    yield runtime
-            finally:
-                await reveals.aclose()
+        async with executor or executor_of(settings) as ready:
+            slots = await anyio.to_thread.run_sync(slots_of, settings)
+            settings = settings.sharing(slots.places)
+            landed, below = partial(_finished, memory, settings), partial(stop_below, memory)
+            async with Supervisor(memory, ready, settings, landed, below, slots=slots) as supervisor:
+                reveals = Reveals(memory, supervisor)
+                autopilot = Autopilot(memory, lambda: _connected(runtime), slots.places)
+                runtime = Runtime(settings, memory, ready, supervisor, reveals, autopilot)
+                try:
+                    async with autopilot:
+                        yield runtime
+                finally:
+                    await reveals.aclose()
     finally:
         memory.close()
 
@@ -99,8 +96,8 @@ def slots_of(settings: Settings) -> Slots:
     """
     if settings.executor == "ray":
         return Slots([Place(lane=lane) for lane in range(settings.slots)], {})
-    found = found_gpus() if settings.gpus is None or settings.gpus else {}
-    chosen = list(found) if settings.gpus is None else list(settings.gpus)
+    found = _gpus(settings)
+    chosen = allowed(found) if settings.gpus is None else list(settings.gpus)
     if missing := [gpu for gpu in chosen if gpu not in found]:
         raise SettingsError(
             f"gpus={list(chosen)}: there is no GPU {missing[0]} here; there are {list(found) or 'none'}."
@@ -108,8 +105,21 @@ def slots_of(settings: Settings) -> Slots:
     lanes = range(settings.slots)
     if chosen:
         places = [Place(gpu, lane) for lane in lanes for gpu in chosen]
-        return Slots(places, {gpu: ROOM * found[gpu] for gpu in chosen})
+        free = {gpu: found[gpu].free_mb for gpu in chosen}
+        return Slots(places, {gpu: ROOM * mb for gpu, mb in free.items() if mb is not None})
     return Slots([Place(None, lane) for lane in lanes], {None: ROOM * ceiling_mb()})
+
+
+def _gpus(settings: Settings) -> dict[int, Gpu]:
+    if settings.gpus == ():
+        return {}
+    try:
+        return found_gpus()
+    except GpuError as error:
+        if settings.gpus is not None:
+            raise SettingsError(f"gpus={list(settings.gpus)}: {error}. Mend the driver, or set gpus: [].") from None
+        log.warning("%s: trainings use the CPU", error)
+        return {}
 
 
 def _connected(runtime: Runtime) -> Client:

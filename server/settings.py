@@ -27,7 +27,7 @@ class Settings(BaseModel):
     """Trainings at the same time: on each GPU, where there are any."""
     gpus: tuple[int, ...] | None = None
     """Which GPUs to train on, as the driver numbers them; None: all that there are, () for none."""
-    threads: int = Field(default_factory=lambda known: max(1, _cores() // known.get("slots", 1)), ge=1)
+    threads: int = Field(default_factory=lambda known: _share(known.get("slots", 1)), ge=1)
     """CPU threads of one training; a study keeps the number that it began with."""
     trial_memory_mb: int | None = Field(default=None, ge=256)
     """Memory limit of a training; None is none."""
@@ -56,6 +56,10 @@ class Settings(BaseModel):
     """Host headers admitted beside loopback and the address listened on."""
     allowed_origins: tuple[str, ...] = ()
 
+    def sharing(self, places: int) -> Settings:
+        """Where `threads` was not set, the cores are shared by so many trainings."""
+        return self if "threads" in self.model_fields_set else self.model_copy(update={"threads": _share(places)})
+
     @property
     def database(self) -> Path:
         return self.home / "memory.duckdb"
@@ -83,6 +87,10 @@ class Settings(BaseModel):
     @property
     def owner_file(self) -> Path:
         return self.home / "owner.json"
+
+
+def _share(places: int) -> int:
+    return max(1, _cores() // max(1, places))
 
 
 def _cores() -> int:

@@ -57,6 +57,7 @@ class Slots:
         self._places = tuple(places)
         self._room = dict(room)
         self._leases: list[Lease] = []
+        self._guests: list[Lease] = []
         self._crowded: set[Lease] = set()
         self._waiting: list[_Request] = []
 
@@ -66,14 +67,26 @@ class Slots:
         return len(self._places)
 
     @property
-    def first(self) -> Place:
-        """Where what takes no turn is done."""
-        return self._places[0]
+    def on_gpus(self) -> bool:
+        """Whether trainings go on there, rather than on the CPU."""
+        return self._places[0].gpu is not None
 
     @property
     def whole_mb(self) -> float:
         """Whoever wants so much has a device for itself."""
         return max(self._room.values(), default=0.0)
+
+    @asynccontextmanager
+    async def guest(self) -> AsyncGenerator[Lease]:
+        """A share of the first device that takes nobody's place; those who are there meanwhile have company."""
+        lease = Lease(self._places[0])
+        self._guests.append(lease)
+        self._meet(lease.place)
+        try:
+            yield lease
+        finally:
+            self._guests.remove(lease)
+            self._crowded.discard(lease)
 
     def crowded(self, lease: Lease) -> bool:
         """Whether others have trained beside it since it was taken, in the same memory."""
@@ -109,10 +122,13 @@ class Slots:
             lease = Lease(place, request.study_id, request.memory_mb)
             self._waiting.remove(request)
             self._leases.append(lease)
-            beside = [one for one in self._leases if one.place.gpu == place.gpu]
-            if len(beside) > 1:
-                self._crowded.update(beside)
+            self._meet(place)
             request.granted.set_result(lease)
+
+    def _meet(self, place: Place) -> None:
+        beside = [one for one in (*self._leases, *self._guests) if one.place.gpu == place.gpu]
+        if len(beside) > 1:
+            self._crowded.update(beside)
 
     def _next(self) -> tuple[_Request, Place] | None:
         """Who is served now, and where; None where nobody can be."""
@@ -143,6 +159,6 @@ class Slots:
             if place in taken:
                 continue
             left = self._room.get(place.gpu, float("inf")) - used[place.gpu]
-            if (left >= memory_mb or not used[place.gpu]) and left > most:
+            if left >= min(memory_mb, self.whole_mb) and left > most:
                 best, most = place, left
         return best

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -148,13 +148,12 @@ class Supervisor:
         """
         self._evaluations += 1
         try:
-            turn = nullcontext()
+            turn = self.slots.guest()
             if trains is not None:
                 wanted = self._wanted_mb(self._memory.study(trains.study_id), trains)
                 turn = self.slots.take(directory.name, wanted)
             async with turn as lease:
-                where = lease or Lease(self.slots.first)
-                slot = where.slot(self._settings.threads, self._settings.trial_memory_mb)
+                slot = lease.slot(self._settings.threads, self._settings.trial_memory_mb)
                 (exit,) = await self._executor.run([directory], slot, task=task)
         finally:
             self._evaluations -= 1
@@ -193,7 +192,8 @@ class Supervisor:
             self._leave(job)
 
     def _wanted_mb(self, study: Study, trial: Trial) -> float:
-        return self._settings.trial_memory_mb or self._need.of(study, trial)
+        limit = None if self.slots.on_gpus else self._settings.trial_memory_mb  # it is one of the machine's memory
+        return limit or self._need.of(study, trial)
 
     async def _turn(self, job: Job) -> None:
         async with self.slots.take(job.study.study_id, job.wanted_mb) as lease:

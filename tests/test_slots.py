@@ -160,6 +160,37 @@ async def test_who_wants_a_whole_device_has_nobody_beside_it() -> None:
     assert desk.order == ["small", "whole", "next"]
 
 
+async def test_a_device_that_is_too_small_is_not_taken_because_it_is_empty() -> None:
+    slots = Slots([Place(0), Place(1)], {0: 72000.0, 1: 3600.0})
+    desk = Desk(slots)
+    for name in ("first", "second"):
+        await desk.ask(name, "a", 10000.0)
+    await desk.ask("third", "b", 3000.0)
+    assert {name: lease.place.gpu for name, lease in desk.leases.items()} == {"first": 0, "third": 1}
+    await desk.end("first")
+    assert desk.leases["second"].place.gpu == 0
+    await desk.ask("huge", "b", 1e9)
+    assert "huge" not in desk.leases
+    await desk.end("second")
+    assert desk.leases["huge"].place.gpu == 0
+
+
+async def test_work_that_takes_no_place_is_company_nevertheless() -> None:
+    slots = Slots(CPU, {None: 1000.0})
+    desk = Desk(slots)
+    await desk.ask("before", "a")
+    assert not slots.crowded(desk.leases["before"])
+    async with slots.guest() as guest:
+        assert guest.place == CPU[0]
+        assert slots.crowded(desk.leases["before"])
+        await desk.end("before")
+        await desk.ask("meanwhile", "a")
+        assert slots.crowded(desk.leases["meanwhile"])
+    await desk.end("meanwhile")
+    await desk.ask("after", "a")
+    assert not slots.crowded(desk.leases["after"])
+
+
 async def test_a_place_is_crowded_once_others_were_beside_it_on_a_device_whose_memory_is_known() -> None:
     slots = Slots([*CPU, Place(0, 0), Place(0, 1), Place(1, 0)], {None: 1000.0, 1: 1000.0})
     desk = await asked(slots, [(name, "a") for name in "abcde"])

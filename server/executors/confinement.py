@@ -90,7 +90,7 @@ class Confinement:
             "pids_limit": PROCESSES,
             "mem_limit": memory,
             "memswap_limit": memory,
-            "nano_cpus": slot.threads * 10**9,
+            "nano_cpus": min(slot.threads, os.cpu_count() or slot.threads) * 10**9,  # the engine takes no more
             "device_requests": gpus if slot.gpu_ids else None,
             "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
         }
@@ -113,7 +113,8 @@ def home_on_host(client: DockerClient, home: Path) -> Path | None:
 
     Raises ExecutorError where the home is in that container alone.
     """
-    own = re.search(r"/containers/([0-9a-f]{64})/", MOUNTS.read_text(encoding="utf-8")) if MOUNTS.exists() else None
+    mounted = MOUNTS.read_text(encoding="utf-8") if MOUNTS.exists() else ""
+    own = re.search(r"/containers/([0-9a-f]{64})/hostname /etc/hostname ", mounted)
     if own is None:
         return None
     try:
@@ -132,9 +133,12 @@ def home_on_host(client: DockerClient, home: Path) -> Path | None:
 def refusal(error: APIError) -> str:
     """What the engine said, and what to do about it."""
     said = " ".join(str(error.explanation or error).split())[:300]
-    if "could not select device driver" in said or "nvidia" in said.lower():
+    if "could not select device driver" in said:
         advice = "install the NVIDIA container toolkit, or set gpus: [] to use the CPU"
         return f"Docker has no GPU runtime here ({said}): {advice}."
+    if "nvidia" in said.lower():
+        advice = "`nvidia-smi` on its host says whether the driver is well; gpus: [] uses the CPU"
+        return f"Docker cannot give a training its GPU ({said}): {advice}."
     if "no space left" in said.lower():
         advice = "`docker system prune` makes room; then the same run_trial goes on"
         return f"The disk of the Docker engine is full ({said}): {advice}."

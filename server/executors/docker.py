@@ -247,7 +247,8 @@ def _exit(run: _Run, ended_by: EndedBy, state: dict[str, Any]) -> Exit:
     if (run.directory / RESULT_FILES[run.task]).exists():
         return Exit(cause="result")
     if state.get("OOMKilled"):
-        return Exit(cause="out_of_memory", message=f"killed by the system at its limit of {slot.memory_mb} MB")
+        limit = "" if slot.memory_mb is None else f" at its limit of {slot.memory_mb} MB"
+        return Exit(cause="out_of_memory", message=f"killed by the system when memory ran out{limit}")
     if state.get("Removed"):
         raise ExecutorError(
             f"The container of {run.directory.name} was removed by somebody; the same run_trial goes on."

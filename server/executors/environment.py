@@ -30,6 +30,7 @@ def child_environment(owner: Mapping[str, str], slot: Slot, home: Path, run_id: 
     }
     if slot.gpu_ids:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, slot.gpu_ids))
+        kept["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the driver numbers them; CUDA's own order is another
     return kept
 
 

@@ -53,6 +53,7 @@ class ProcessExecutor:
     """`command` gets `TASK DIR --datasets D [--deadline-seconds S]`; tests give another than the trainers'.
 
     `warm`: a process that is loaded already does the same without the cost of a start, where there can be one.
+    `hide_gpus`: a training sees none but those of its slot.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class ProcessExecutor:
         sample_seconds: float = 0.5,
         obey_seconds: float = 3.0,
         warm: bool = True,
+        hide_gpus: bool = False,
     ) -> None:
         self._datasets = datasets.absolute()
         self._home = home.resolve()
         self._command = tuple(command)
-        self._workers = Workers(command, self._datasets, self._home) if warm else None
+        self._owner = {**os.environ, "CUDA_VISIBLE_DEVICES": ""} if hide_gpus else os.environ
+        self._workers = Workers(command, self._datasets, self._home, owner=self._owner) if warm else None
         self._sample_seconds = sample_seconds
         self._obey_seconds = obey_seconds
         self._runs: list[_Run] = []
@@ -76,7 +79,7 @@ class ProcessExecutor:
     @classmethod
     def of(cls, settings: Settings) -> ProcessExecutor:
         """As the settings say."""
-        return cls(settings.datasets, settings.home)
+        return cls(settings.datasets, settings.home, hide_gpus=settings.gpus == ())
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(end_marked, HOME_MARK, str(self._home))
@@ -140,7 +143,7 @@ class ProcessExecutor:
         command = [*self._command, task, str(directory.absolute()), "--datasets", str(self._datasets)]
         if seconds is not None:
             command += ["--deadline-seconds", f"{seconds:.3f}"]
-        environment = child_environment(os.environ, slot, self._home, secrets.token_hex(8))
+        environment = child_environment(self._owner, slot, self._home, secrets.token_hex(8))
         return Child.start(command, directory, environment, directory / LOG_FILE)
 
     async def _watch(self, run: _Run) -> EndedBy:

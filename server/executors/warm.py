@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from server.executors.base import Slot
@@ -25,10 +25,18 @@ class Workers:
     a process that has used CUDA must not fork. After three broken ones there are no more, and all is done cold.
     """
 
-    def __init__(self, command: Sequence[str], datasets: Path, home: Path, served: int = SERVED) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        datasets: Path,
+        home: Path,
+        served: int = SERVED,
+        owner: Mapping[str, str] = os.environ,
+    ) -> None:
         self._command = (*command, "worker", "--datasets", str(datasets))
         self._home = home
         self._served = served
+        self._owner = owner
         self._lives = _LIVES
         self._closing = False
         self._current: dict[tuple[tuple[int, ...], int], Worker] = {}
@@ -62,7 +70,7 @@ class Workers:
     def _new(self, slot: Slot) -> Worker | None:
         forks = not slot.gpu_ids
         command = self._command if forks else (*self._command, "--one-at-a-time")
-        environment = child_environment(os.environ, slot, self._home, secrets.token_hex(8))
+        environment = child_environment(self._owner, slot, self._home, secrets.token_hex(8))
         # numpy would start threads as it is imported, and a process with threads cannot be forked safely
         environment["OPENBLAS_NUM_THREADS"] = "1"
         try:

@@ -33,7 +33,7 @@ def environment(**added: str) -> dict[str, str]:
 def run(*arguments: str | Path, stdin: str = "", **added: str) -> subprocess.CompletedProcess[str]:
     """Run a virtualmle command to its end."""
     return subprocess.run(
-        command(*arguments), input=stdin, capture_output=True, text=True, env=environment(**added), timeout=60
+        command(*arguments), input=stdin, capture_output=True, text=True, env=environment(**added), timeout=120
     )
 
 
@@ -95,7 +95,7 @@ async def run_trial(client: Client, study_id: str, answers: list[Any], told: any
         if told is not None:
             told.set()
 
-    asked = {"study_id": study_id, "wait_seconds": 60}
+    asked = {"study_id": study_id, "wait_seconds": 200}
     answers.append(await client.call_tool("run_trial", asked, progress_callback=on_progress))
 
 

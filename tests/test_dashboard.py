@@ -28,7 +28,7 @@ async def played(at: Desk, trials: int) -> str:
     study = (await at.call("start_study", dataset="demo", space=SPACE))["study_id"]
     if trials:
         await at.call("run_policy", study_id=study, policy="random", max_trials=trials)
-        await at.call("get_study", study_id=study, wait_seconds=45)
+        await at.call("get_study", study_id=study, wait_seconds=200)
     return study
 
 

@@ -36,7 +36,7 @@ async def test_our_packages_win_in_the_bridge_the_owner_and_the_trainer(
     )
     async with Client(where) as client:
         study_id = await new_study(client, dataset="tiny", space={"max_epochs": 1})
-        trained = await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 60})
+        trained = await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 200})
         assert trained.structured_content is not None, text(trained)
         assert trained.structured_content["status"] == "ok", text(trained)
     assert owner_of(home)

@@ -174,9 +174,9 @@ async def test_a_real_training_without_a_chance_is_stopped(tmp_path: Path, walke
         study_id = (await at.call("start_study", dataset="walkers", space=space))["study_id"]
         for rate in (0.001, 0.003, 0.005, 0.002):
             given = {"learning_rate": rate}
-            answer = await at.call("run_trial", study_id=study_id, changes=given, wait_seconds=60)
+            answer = await at.call("run_trial", study_id=study_id, changes=given, wait_seconds=200)
             assert answer["status"] == "ok"
-        hopeless = await at.call("run_trial", study_id=study_id, changes={"learning_rate": 1e-5}, wait_seconds=60)
+        hopeless = await at.call("run_trial", study_id=study_id, changes={"learning_rate": 1e-5}, wait_seconds=200)
         assert (hopeless["status"], hopeless["verdict"]) == ("stopped", "worse")
         assert RULE.grace < hopeless["epochs"] < 8
         asked = at.spec(hopeless["trial_id"]).stop_below
@@ -184,7 +184,7 @@ async def test_a_real_training_without_a_chance_is_stopped(tmp_path: Path, walke
         result = read_result(runtime.settings.trials / hopeless["trial_id"], hopeless["trial_id"])
         assert result is not None
         assert result.message in hopeless["message"]
-        finished = await at.call("finish_study", study_id=study_id, wait_seconds=60)
+        finished = await at.call("finish_study", study_id=study_id, wait_seconds=200)
         assert hopeless["trial_id"] not in finished["chosen"]["trial_ids"]
 
 

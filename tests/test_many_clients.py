@@ -74,6 +74,7 @@ async def test_five_clients_at_once_each_have_their_own_study(home: Path, tmp_pa
     assert sorted([round(value, 2) for value in values] for values in found.values()) == [*expected, [0.6, 0.65]]
 
 
+@pytest.mark.timeout(600)
 async def test_whoever_is_killed_nothing_is_lost_and_the_next_step_is_said(home: Path) -> None:
     """In turn, amid a training each: a client, its bridge, and the owner."""
     async with Client(bridge(home)) as watcher:
@@ -85,7 +86,7 @@ async def test_whoever_is_killed_nothing_is_lost_and_the_next_step_is_said(home:
         seen = [first := await _training(watcher)]
         kill(client.pid)
         await client.aclose()
-        ended = await called(watcher, "get_trial", trial_id=first["trial_id"], wait_seconds=60)
+        ended = await called(watcher, "get_trial", trial_id=first["trial_id"], wait_seconds=200)
         assert ended["status"] == "ok"
 
         # A bridge that is killed: the same, and another one finds it.
@@ -95,7 +96,7 @@ async def test_whoever_is_killed_nothing_is_lost_and_the_next_step_is_said(home:
             async with Client(bridge(home)) as client:
                 study = await new_study(client, space={"dropout": 0.3})
                 with pytest.raises(MCPError, match="Connection closed"):
-                    await client.call_tool("run_trial", {"study_id": study, "wait_seconds": 60})
+                    await client.call_tool("run_trial", {"study_id": study, "wait_seconds": 200})
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lost)
@@ -104,13 +105,13 @@ async def test_whoever_is_killed_nothing_is_lost_and_the_next_step_is_said(home:
                 if process.pid not in before:
                     kill(process.pid)
         second = seen[1]["trial_id"]
-        assert (await called(watcher, "get_trial", trial_id=second, wait_seconds=60))["status"] == "ok"
+        assert (await called(watcher, "get_trial", trial_id=second, wait_seconds=200))["status"] == "ok"
 
         # The owner that is killed: the call says what to do, and the trial is tried again.
         study, answers = await new_study(watcher, space={"dropout": 0.4}), list[Any]()
 
         async def waiting() -> None:
-            answers.append(await watcher.call_tool("run_trial", {"study_id": study, "wait_seconds": 60}))
+            answers.append(await watcher.call_tool("run_trial", {"study_id": study, "wait_seconds": 200}))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(waiting)
@@ -120,7 +121,7 @@ async def test_whoever_is_killed_nothing_is_lost_and_the_next_step_is_said(home:
         assert (answers[0].is_error, text(answers[0])) == (True, OWNER_ENDED)
         table = (await called(watcher, "get_study", study_id=study))["table"]
         assert [(line["trial_id"], line["status"]) for line in table] == [(third, "interrupted")]
-        again = await called(watcher, "run_trial", study_id=study, wait_seconds=60)
+        again = await called(watcher, "run_trial", study_id=study, wait_seconds=200)
         assert (again["trial_id"], again["status"]) == (third, "ok")
         for study_id in (one["study_id"] for one in seen):
             assert (await called(watcher, "get_study", study_id=study_id))["trainings"] == 1

@@ -81,7 +81,7 @@ async def held(home: Home) -> AsyncIterator[tuple[Runtime, Client, str]]:
         Client(create_app(runtime), extensions=[home.tasks]) as client,
     ):
         study = (await Desk(client, runtime, home.executor).call("start_study", dataset="demo"))["study_id"]
-        answer = await client.call_tool("run_trial", {"study_id": study, "wait_seconds": 45})
+        answer = await client.call_tool("run_trial", {"study_id": study, "wait_seconds": 200})
         assert answer.structured_content == {"status": "working"}
         yield runtime, client, study
 

@@ -24,7 +24,7 @@ async def opened(at: Desk, **more: Any) -> str:
 
 async def played(at: Desk, study: str) -> dict[str, Any]:
     """The study once the policy that plays it has ended, with its whole table."""
-    found = await at.call("get_study", study_id=study, wait_seconds=45, limit=100)
+    found = await at.call("get_study", study_id=study, wait_seconds=200, limit=100)
     page = found
     while page["truncated"]:
         page = await at.call("get_study", study_id=study, limit=100, cursor=page["cursor"])
@@ -213,7 +213,7 @@ async def test_waiting_on_a_study_tells_progress(tmp_path: Path) -> None:
         at.executor.gate.clear()
         await at.call("run_policy", study_id=study, policy="random", max_trials=1)
         at.runtime.autopilot.over = _at_once  # type: ignore[method-assign]
-        arguments = {"study_id": study, "wait_seconds": 45}
+        arguments = {"study_id": study, "wait_seconds": 200}
         await at.client.call_tool("get_study", arguments, progress_callback=on_progress)
         assert heard == sorted(set(heard))
         assert heard

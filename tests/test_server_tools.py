@@ -139,7 +139,7 @@ async def test_a_slow_trial_answers_running_and_is_found_again(tmp_path: Path) -
         refusal = await at.refused("finish_study", study_id=study)
         assert "is still" in refusal
         at.executor.gate.set()
-        done = await at.call("get_trial", trial_id=running["trial_id"], wait_seconds=30)
+        done = await at.call("get_trial", trial_id=running["trial_id"], wait_seconds=200)
         assert (done["status"], done["epochs"]) == ("ok", 3)
 
 

@@ -150,7 +150,7 @@ def test_a_study_that_is_not_finished_gives_its_best_but_no_refit(
 
     async def trained(study_id: str) -> None:
         async with connect(home) as client:
-            await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 60})
+            await client.call_tool("run_trial", {"study_id": study_id, "wait_seconds": 200})
 
     study_id = anyio.run(opened)
     code, _, err = said(capsys, "export", study_id, tmp_path / "a", "--home", home)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from server.executors.base import Slot
 
 PATIENCE = 8
-"""How often others may overtake a trial that waits for memory; then nothing starts before it."""
+"""How often others may overtake a trial that waits for memory; then a device is kept for it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class _Request:
     memory_mb: float
     granted: asyncio.Future[Lease]
     overtaken: int = 0
+    kept: Place | None = None
+    """On the device that is kept for it."""
 
 
 class Slots:
@@ -134,31 +136,36 @@ class Slots:
         """Who is served now, and where; None where nobody can be."""
         held = Counter(lease.study_id for lease in self._leases)
         overtaken: list[_Request] = []
+        kept: set[int | None] = set()
         for request in sorted(self._waiting, key=lambda one: held[one.study_id]):  # sorting keeps the order of arrival
             if request.granted.cancelled():
                 continue
-            place = self._fitting(request.memory_mb)
+            place = self._fitting(request.memory_mb, kept)
             if place is not None:
                 for one in overtaken:
                     one.overtaken += 1
                 return request, place
-            if request.overtaken >= PATIENCE:
-                return None
-            overtaken.append(request)
+            if request.overtaken < PATIENCE:
+                overtaken.append(request)
+                continue
+            request.kept = request.kept or self._roomiest(request.memory_mb)
+            kept.add(request.kept.gpu)
         return None
 
-    def _fitting(self, memory_mb: float) -> Place | None:
-        """A free place whose device has room, on the one that has most."""
+    def _fitting(self, memory_mb: float, kept: Collection[int | None]) -> Place | None:
+        """A free place whose device has room and is kept for nobody, on the one that has most."""
         taken = {lease.place for lease in self._leases}
-        used: Counter[int | None] = Counter()
-        for lease in self._leases:
-            used[lease.place.gpu] += lease.memory_mb  # pyright: ignore[reportArgumentType]
-        best: Place | None = None
-        most = -1.0
-        for place in self._places:
-            if place in taken:
-                continue
-            left = self._room.get(place.gpu, float("inf")) - used[place.gpu]
-            if left >= min(memory_mb, self.whole_mb) and left > most:
-                best, most = place, left
-        return best
+        free = [place for place in self._places if place not in taken and place.gpu not in kept]
+        best = max(free, key=self._left, default=None)
+        return None if best is None or self._left(best) < min(memory_mb, self.whole_mb) else best
+
+    def _roomiest(self, memory_mb: float) -> Place:
+        """Where it will fit soonest: of the devices that are large enough, on the one that has most left."""
+        needed = min(memory_mb, self.whole_mb)
+        enough = [place for place in self._places if self._room.get(place.gpu, float("inf")) >= needed]
+        return max(enough, key=self._left)
+
+    def _left(self, place: Place) -> float:
+        """MiB that its device has left."""
+        used = sum(lease.memory_mb for lease in self._leases if lease.place.gpu == place.gpu)
+        return self._room.get(place.gpu, float("inf")) - used

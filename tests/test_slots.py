@@ -121,6 +121,28 @@ async def test_nobody_is_overtaken_for_ever() -> None:
     assert desk.order[-1] == "late"
 
 
+async def test_what_waits_for_one_device_does_not_hold_up_the_others() -> None:
+    slots = Slots([Place(gpu, lane) for gpu in (0, 1) for lane in range(2)], {0: 1000.0, 1: 1000.0})
+    desk = Desk(slots)
+    for name in ("0", "1", "2", "3"):
+        await desk.ask(name, "s", 100.0)
+    await desk.ask("whole", "s", slots.whole_mb)
+    for number in range(4, 4 + PATIENCE):
+        await desk.ask(str(number), "s", 100.0)
+        await desk.end(str(number - 4))
+    on: dict[int | None, list[str]] = {0: [], 1: []}
+    for number in range(PATIENCE, 4 + PATIENCE):
+        on[desk.leases[str(number)].place.gpu].append(str(number))
+    await desk.end(on[0][0])
+    await desk.ask("small", "s", 100.0)
+    assert "small" not in desk.leases  # that device is kept now
+    await desk.end(on[1][0])
+    assert desk.leases["small"].place.gpu == 1
+    assert "whole" not in desk.leases
+    await desk.end(on[0][1])
+    assert desk.leases["whole"].place.gpu == 0
+
+
 async def test_who_gives_up_leaves_no_trace() -> None:
     desk = await asked(Slots(CPU[:1], {}), [("first", "a"), ("second", "b"), ("third", "c")])
     await desk.cancel("second")

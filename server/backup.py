@@ -86,10 +86,15 @@ def restore(source: Path, settings: Settings) -> dict[str, str]:
                 for path in sorted(unpacked.iterdir(), key=lambda one: one.name == settings.database.name):
                     path.rename(home / path.name)
     except tarfile.TarError as error:
-        raise BackupError(f"{source} is no whole backup: {' '.join(str(error).split())}.") from None
+        raise BackupError(f"{source} is no whole backup: {_first(error)}.") from None
     except OSError as error:
         raise BackupError(f"{source} cannot be restored to {home}: {error.strerror or error}.") from None
     return label
+
+
+def _first(error: tarfile.TarError) -> str:
+    """What is wrong, without a line of each compression that was tried."""
+    return str(error).splitlines()[0].rstrip(" :") if str(error) else type(error).__name__
 
 
 def _unpack(archive: tarfile.TarFile, folder: Path) -> None:

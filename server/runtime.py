@@ -100,7 +100,8 @@ def slots_of(settings: Settings) -> Slots:
     chosen = allowed(found) if settings.gpus is None else list(settings.gpus)
     if missing := [gpu for gpu in chosen if gpu not in found]:
         raise SettingsError(
-            f"gpus={list(chosen)}: there is no GPU {missing[0]} here; there are {list(found) or 'none'}."
+            f"gpus={list(chosen)}: there is no GPU {missing[0]} here; there are {list(found) or 'none'}. "
+            "gpus: [] uses the CPU."
         )
     lanes = range(settings.slots)
     if chosen:

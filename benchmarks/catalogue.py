@@ -12,27 +12,26 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import duckdb
 import numpy as np
 
-from benchmarks import files, machine
-from benchmarks.measure_ours import Measured, Ours, spec_hash, train_ours
-from benchmarks.measuring import Wanted, complete, exit_code
-from benchmarks.rows import RESULTS, Row, Store, Value
-from benchmarks.tables import duration, grouped, newest, table
-from trainers.data import Dataset, ImportReport
+from benchmarks.harness import files, machine
+from benchmarks.harness.markdown import duration, grouped, newest, table
+from benchmarks.harness.measure_ours import Measured, Ours, spec_hash, train_ours
+from benchmarks.harness.measuring import Wanted, complete, exit_code
+from benchmarks.harness.rows import RESULTS, Row, Store, Value
+from trainers.contract.presets import preset
+from trainers.contract.space import Config
+from trainers.data import Dataset
 from trainers.data.dataset import Sequences
-from trainers.data.store import save
-from trainers.space import Config
-from trainers.spec import preset
+from trainers.data.demo import save_generated
 
 SHORTEST, LONGEST = 20, 200
 SKEW, SKEW_FROM = 1.0, 100
-"""Popularity falls with an item's place r as (SKEW_FROM + r) ** -SKEW."""
+"""The popularity of the item with rank r is proportional to (SKEW_FROM + r) ** -SKEW."""
 
 
 def generate(items: int, interactions: int, seed: int = 0) -> Sequences:
-    """Users of 20 to 200 events each, about `interactions` in all; every item appears, and popular ones often."""
+    """Sequences of 20 to 200 events, about `interactions` events in all. Every item appears at least once."""
     if interactions < max(items, LONGEST):
         raise ValueError(f"interactions={interactions!r} must be at least {max(items, LONGEST)}, one an item.")
     random = np.random.default_rng(seed)
@@ -41,34 +40,24 @@ def generate(items: int, interactions: int, seed: int = 0) -> Sequences:
     offsets = np.concatenate(([0], ends[: np.searchsorted(ends, interactions, side="right")]))
     cumulated = np.cumsum(1 / (SKEW_FROM + np.arange(items)) ** SKEW)
     drawn = np.searchsorted(cumulated / cumulated[-1], random.random(int(offsets[-1]))).astype(np.int32)
-    once = random.choice(len(drawn), size=min(items, len(drawn)), replace=False)
-    drawn[once] = np.arange(len(once), dtype=np.int32)
-    return Sequences(drawn, offsets.astype(np.int64), len(once))
+    places = random.choice(len(drawn), size=min(items, len(drawn)), replace=False)
+    drawn[places] = np.arange(len(places), dtype=np.int32)
+    return Sequences(drawn, offsets.astype(np.int64), len(places))
 
 
 def stored(datasets: Path, items: int, interactions: int, seed: int) -> Dataset:
     """The generated sequences as a dataset under `datasets`."""
-
-    def build(connection: duckdb.DuckDBPyConnection, _work: Path) -> tuple[Sequences, ImportReport]:
-        sequences = generate(items, interactions, seed)
-        for name, size in (("users", len(sequences.offsets) - 1), ("items", sequences.num_items)):
-            connection.execute(
-                f"CREATE TABLE {name} AS SELECT range::INTEGER AS index, (range + 1)::VARCHAR AS id FROM range({size})"
-            )
-        report = ImportReport(source=f"generated, seed {seed}", format="synthetic", rows_read=len(sequences.items))
-        return sequences, report
-
-    return save(datasets, f"catalogue-{items}-{interactions}", build, synthetic=True)
+    return save_generated(datasets, f"catalogue-{items}-{interactions}", generate(items, interactions, seed), seed)
 
 
 def config_of(backbone: str, dataset: Dataset, epochs: int) -> Config:
-    """The preset `strong` as it is for this dataset, with sampled softmax whatever its size, for a few epochs."""
+    """The preset `strong` for this dataset, but always with sampled softmax, and with only `epochs` epochs."""
     strong = preset("strong", backbone, dataset.facts).model_dump()
     return {**strong, "loss": "sampled_softmax", "max_epochs": epochs, "patience": min(50, max(epochs, 1))}
 
 
 def values_of(measured: Measured, dataset: Dataset, tokens: int) -> dict[str, Value]:
-    """What of a training goes into its row."""
+    """The values of a training's row."""
     result = measured.result
     last = measured.epochs[-1]
     return {
@@ -80,10 +69,10 @@ def values_of(measured: Measured, dataset: Dataset, tokens: int) -> dict[str, Va
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The table of all rows."""
+    """The table with the newest row of each backbone, dataset and processor."""
     lines: list[list[str]] = []
-    for found in grouped(rows, lambda row: (row.name, row.dataset, row.hardware)).values():
-        row = newest(found)[-1]
+    for group in grouped(rows, lambda row: (row.name, row.dataset, row.hardware)).values():
+        row = newest(group)[-1]
         sizes = [f"{row.number(name):,.0f}" for name in ("items", "interactions", "users", "tokens")]
         predicted = row.values["predicted_memory_mb"]
         lines.append([
@@ -105,28 +94,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backbones", default="sasrec", metavar="A,B")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    store = Store(given.results or RESULTS / "catalogue.jsonl")
+    options = parser.parse_args(arguments)
+    store = Store(options.results or RESULTS / "catalogue.jsonl")
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
         try:
-            dataset = stored(Path(scratch) / "datasets", given.items, given.interactions, given.seed)
+            dataset = stored(Path(scratch) / "datasets", options.items, options.interactions, options.seed)
         except ValueError as error:
             sys.exit(str(error))
-        left = complete(store, wanted(dataset, given, Path(scratch)), given.minutes)
+        missing = complete(store, wanted(dataset, options, Path(scratch)), options.minutes)
     print(page(store.rows))
-    return exit_code(left)
+    return exit_code(missing)
 
 
-def wanted(dataset: Dataset, given: argparse.Namespace, scratch: Path) -> Iterator[Wanted]:
-    """A training of each backbone."""
-    for backbone in given.backbones.split(","):
-        config = config_of(backbone, dataset, given.epochs)
-        ours = Ours(dataset, backbone, config, given.threads, given.seed, given.device)
+def wanted(dataset: Dataset, options: argparse.Namespace, scratch: Path) -> Iterator[Wanted]:
+    """One training for each backbone."""
+    for backbone in options.backbones.split(","):
+        config = config_of(backbone, dataset, options.epochs)
+        ours = Ours(dataset, backbone, config, options.threads, options.seed, options.device)
         row = Row(
             name=backbone, dataset=dataset.name, dataset_hash=dataset.content_hash,
             spec_hash=spec_hash(backbone, config), commit=machine.commit("trainers"),
-            hardware=machine.hardware(given.device, given.threads), versions=machine.versions("torch"),
-            seed=given.seed, values={},
+            hardware=machine.hardware(options.device, options.threads), versions=machine.versions("torch"),
+            seed=options.seed, values={},
         )  # fmt: skip
         tokens = files.arrays_of(dataset).predictions(int(config["max_length"]))
         title = f"{dataset.name}: {backbone}, {tokens:,} tokens an epoch"
@@ -134,7 +123,7 @@ def wanted(dataset: Dataset, given: argparse.Namespace, scratch: Path) -> Iterat
 
 
 def measure(ours: Ours, tokens: int, folder: Path) -> dict[str, Value]:
-    """Trains in `folder`. Raises ChildFailed."""
+    """Trains in `folder`. Returns the values of the row. Raises ChildFailed."""
     return values_of(train_ours(ours, folder), ours.dataset, tokens)
 
 

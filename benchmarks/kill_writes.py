@@ -1,10 +1,10 @@
-"""Kills a writer of memory amid its writes, again and again, and looks for the records that it had acknowledged.
+"""Repeatedly kills a process that writes to memory, then checks that every acknowledged record is there.
 
 python -m benchmarks.kill_writes [--kills 50] [--seed 0] [--json]
 
-A process starts trials, ends them, writes claims and snapshots, and prints an id once the call has returned; it is
-killed (SIGKILL) at a random moment, also while it opens the file. Whatever it printed must be there, whole, when the
-file is opened next; the same file is written on from kill to kill.
+A process starts and finishes trials, writes claims and snapshots, and prints each id once the call has returned. It is
+killed (SIGKILL) at a random moment, perhaps while it opens the file. Every printed record must be complete when the
+file is opened again. All processes write to the same file.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.invented import METRIC, facts, study
-from benchmarks.tables import table
-from memory.claims import read_claim
+from benchmarks.harness.invented import METRIC, facts, study
+from benchmarks.harness.markdown import table
+from memory.claim import read_claim
 from memory.errors import MemoryFault
 from memory.records import NewTrial
 from memory.store import Memory
-from trainers.fields import space_of
-from trainers.space import Config
-from trainers.spec import SPECS, Epoch, TrialResult
+from trainers.contract.fields import space_of
+from trainers.contract.space import Config
+from trainers.contract.specs import SPECS
+from trainers.contract.wire import Epoch, TrialResult
 
 LONGEST = 0.6
-"""Seconds after the first acknowledged write, at most, until the writer is killed."""
+"""A writer is killed at most this many seconds after its first acknowledged write."""
 SPACE = space_of(SPECS["sasrec"])
 
 
 @dataclass
 class Outcome:
-    """Over all kills: records that the writer had acknowledged, and those of them that are not whole."""
+    """Totals over all kills: acknowledged records, and those of them that are missing or incomplete."""
 
     kills: int = 0
     acknowledged: int = 0
     lost: int = 0
     in_the_middle: int = 0
-    """Kills that left a trial begun and not ended."""
+    """The number of kills that left a trial unfinished."""
 
 
 def write(path: Path, seed: int) -> None:
-    """Writes until it is killed; each line that it prints is a record that was stored before."""
+    """Writes records until it is killed. Each line that it prints names a record that was stored before."""
     memory, draw = Memory.open(path), random.Random(seed)
     study_id = f"s-{seed}"
     memory.add_study(study(SPACE, "invented", facts(5000, 8.0), study_id=study_id, seed=seed))
@@ -73,12 +74,12 @@ def write(path: Path, seed: int) -> None:
             note = memory.add_note(study_id, "heuristic", f"Note {seed} {number}.", (trial_id,), (), claim)
         except MemoryFault:
             note = memory.add_note(study_id, "reflection", f"Note {seed} {number}.", (trial_id,))
-        print(f"note {note.heuristic_id}", flush=True)
-        print(f"snapshot {memory.take_snapshot(study_id, [note.heuristic_id])}", flush=True)
+        print(f"note {note.note_id}", flush=True)
+        print(f"snapshot {memory.snapshots.take(study_id, [note.note_id])}", flush=True)
 
 
-def killed(path: Path, seed: int, draw: random.Random) -> list[str]:
-    """One writer, killed at a random moment; answers what it had acknowledged."""
+def run_until_killed(path: Path, seed: int, draw: random.Random) -> list[str]:
+    """Starts a writer and kills it at a random moment; returns the lines that it had acknowledged."""
     command = [sys.executable, "-m", "benchmarks.kill_writes", "--writer", str(path), "--seed", str(seed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as writer:
         assert writer.stdout is not None
@@ -87,11 +88,11 @@ def killed(path: Path, seed: int, draw: random.Random) -> list[str]:
             writer.wait(draw.uniform(0, LONGEST))
         except subprocess.TimeoutExpired:
             writer.kill()
-        return (first + writer.stdout.read()).split("\n")[:-1]  # what follows the last line's end is cut short
+        return (first + writer.stdout.read()).split("\n")[:-1]  # a line without its end was cut short
 
 
 def check(memory: Memory, acknowledged: Sequence[str]) -> int:
-    """How many of the records are not there, or not whole."""
+    """The number of acknowledged records that are missing or incomplete."""
     lost = 0
     for line in acknowledged:
         kind, name = line.split()
@@ -106,17 +107,17 @@ def check(memory: Memory, acknowledged: Sequence[str]) -> int:
             elif kind == "note":
                 memory.note(name)
             else:
-                lost += memory.snapshot(name) is None
+                lost += memory.snapshots.shown(name) is None
         except MemoryFault:
             lost += 1
     return lost
 
 
 def rounds(path: Path, kills: int, seed: int) -> Outcome:
-    """So many writers on one file, each killed; everything is looked for after every one."""
+    """Kills `kills` writers of one file in turn, and checks all acknowledged records after each."""
     draw, outcome, acknowledged = random.Random(seed), Outcome(), list[str]()
     for number in range(kills):
-        acknowledged += killed(path, seed * 1000 + number, draw)
+        acknowledged += run_until_killed(path, seed * 1000 + number, draw)
         memory = Memory.open(path)
         outcome.lost = max(outcome.lost, check(memory, acknowledged))
         outcome.in_the_middle += len(memory.unfinished_trials()) > outcome.in_the_middle
@@ -132,15 +133,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--writer", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args(words)
-    if given.writer is not None:
-        write(given.writer, given.seed)
+    options = parser.parse_args(words)
+    if options.writer is not None:
+        write(options.writer, options.seed)
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as folder:
-        found = rounds(Path(folder) / "memory.duckdb", given.kills, given.seed)
+        outcome = rounds(Path(folder) / "memory.duckdb", options.kills, options.seed)
     heads = ["kills", "in the middle of a trial", "acknowledged records", "lost"]
-    line = [str(found.kills), str(found.in_the_middle), f"{found.acknowledged:,}", str(found.lost)]
-    print(json.dumps(asdict(found)) if given.as_json else table(heads, [line], 0))
-    return 1 if found.lost else 0
+    line = [str(outcome.kills), str(outcome.in_the_middle), f"{outcome.acknowledged:,}", str(outcome.lost)]
+    print(json.dumps(asdict(outcome)) if options.as_json else table(heads, [line], 0))
+    return 1 if outcome.lost else 0
 
 
 if __name__ == "__main__":

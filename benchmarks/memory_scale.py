@@ -2,9 +2,9 @@
 
 python -m benchmarks.memory_scale [--trials 100000] [--heuristics 5000] [--datasets 50] [--runs 30] [--json]
 
-The store is filled by bulk inserts (scores are drawn), then used as the server uses it: read_memory through an
-in-memory client, the insert of one trial, and its result with all verdicts that it changes. Medians of the runs, with
-the slowest; the first run of each is told apart, since it reads what later ones find in memory.
+Bulk inserts fill the store with random scores. Then each run times what the server does: read_memory through an
+in-memory client, the insert of a trial, and its result with all verdicts that it changes. The table shows the median
+and the slowest run of each operation. The first run is shown separately, because it fills the caches.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from typing import Any
 import anyio
 from mcp import Client
 
-from benchmarks.invented import METRIC, facts, study
-from benchmarks.tables import table
-from memory.claim_rows import change_key
-from memory.claims import Claim
-from memory.connection import Connection
+from benchmarks.harness.invented import METRIC, facts, study
+from benchmarks.harness.markdown import table
+from memory.claim import Claim
 from memory.records import NewTrial, Study
-from memory.rows import as_json, new_id, value_columns
 from memory.store import Memory
-from server.app import create_app
-from server.executors.stub import StubExecutor
+from memory.tables.claim_rows import change_key
+from memory.tables.connection import Connection
+from memory.tables.rows import as_json, new_id, value_columns
+from server.executors.testing.stub import StubExecutor
+from server.owner.assembly import open_runtime
 from server.policies.sampling import values_of
-from server.runtime import open_runtime
 from server.settings import Settings
-from trainers.fields import space_of
-from trainers.space import Config
-from trainers.spec import SPECS, TrialResult
+from server.tools.app import create_app
+from trainers.contract.fields import space_of
+from trainers.contract.space import Config
+from trainers.contract.specs import SPECS
+from trainers.contract.wire import TrialResult
 
 PER_STUDY = 200
 CONFIGURATIONS = 1000
@@ -54,29 +55,29 @@ VARIED: dict[str, Sequence[Any]] = {
 
 
 def configurations(draw: Random) -> list[Config]:
-    """Distinct ones, each a step from an earlier one: so there are matched pairs."""
-    found = {SPACE.hash(SPACE.default()): SPACE.default()}
-    while len(found) < CONFIGURATIONS:
-        base = draw.choice(list(found.values()))
+    """Distinct configurations. Each changes one field of an earlier one, so matched pairs exist."""
+    configs = {SPACE.hash(SPACE.default()): SPACE.default()}
+    while len(configs) < CONFIGURATIONS:
+        base = draw.choice(list(configs.values()))
         name = draw.choice(list(VARIED))
         config = {**base, name: draw.choice(VARIED[name])}
-        found.setdefault(SPACE.hash(config), SPACE.check(config))
-    return list(found.values())
+        configs.setdefault(SPACE.hash(config), SPACE.check(config))
+    return list(configs.values())
 
 
 def study_of(study_id: str, dataset: int) -> Study:
-    """A study of one of the datasets, whose sizes differ."""
-    known = facts(users=1000 * (dataset + 1), mean_length=5.0 + dataset)
-    return study(SPACE, f"d{dataset}", known, study_id=study_id, policy="client")
+    """A study on dataset number `dataset`. The datasets differ in size."""
+    dataset_facts = facts(users=1000 * (dataset + 1), mean_length=5.0 + dataset)
+    return study(SPACE, f"d{dataset}", dataset_facts, study_id=study_id, policy="client")
 
 
 def fill(path: Path, trials: int, heuristics: int, datasets: int) -> str:
-    """Makes the store; answers the id of its last study."""
+    """Fills the store and returns the id of its last study."""
     draw = Random(0)
     memory = Memory.open(path)
     studies = [study_of(f"s-{number}", number % datasets) for number in range(max(1, trials // PER_STUDY))]
-    for one in studies:
-        memory.add_study(one)
+    for record in studies:
+        memory.add_study(record)
     memory.close()
     configs = configurations(draw)
     columns = [value_columns(SPACE, config) for config in configs]
@@ -84,15 +85,15 @@ def fill(path: Path, trials: int, heuristics: int, datasets: int) -> str:
     connection = Connection(path)
     for start in range(0, trials, BATCH):
         picked = [draw.randrange(len(configs)) for _ in range(min(BATCH, trials - start))]
-        _trials(connection, start, picked, hashes, texts, studies, draw)
-        _values(connection, start, picked, columns)
-    _heuristics(connection, heuristics, studies, draw)
+        _insert_trials(connection, start, picked, hashes, texts, studies, draw)
+        _insert_values(connection, start, picked, columns)
+    _insert_heuristics(connection, heuristics, studies, draw)
     connection.checkpoint()
     connection.close()
     return studies[-1].study_id
 
 
-def _trials(
+def _insert_trials(
     connection: Connection, start: int, picked: Sequence[int], hashes: Sequence[str], texts: Sequence[str],
     studies: Sequence[Study], draw: Random,
 ) -> None:  # fmt: skip
@@ -100,8 +101,8 @@ def _trials(
     values = {
         "ids": ids,
         "studies": [studies[(start + place) // PER_STUDY % len(studies)].study_id for place in range(len(ids))],
-        "numbers": [place % PER_STUDY for place in range(len(ids))], "configs": [texts[one] for one in picked],
-        "hashes": [hashes[one] for one in picked], "seeds": [draw.randrange(1000) for _ in ids],
+        "numbers": [place % PER_STUDY for place in range(len(ids))], "configs": [texts[index] for index in picked],
+        "hashes": [hashes[index] for index in picked], "seeds": [draw.randrange(1000) for _ in ids],
         "scores": [0.05 * draw.gauss(1, 0.05) for _ in ids], "now": datetime(2026, 1, 1),
     }  # fmt: skip
     with connection.write() as cursor:
@@ -122,12 +123,14 @@ def _trials(
         )
 
 
-def _values(connection: Connection, start: int, picked: Sequence[int], columns: Sequence[dict[str, Any]]) -> None:
+def _insert_values(
+    connection: Connection, start: int, picked: Sequence[int], columns: Sequence[dict[str, Any]]
+) -> None:
     rows: dict[str, list[Any]] = {"ids": [], "fields": [], "numbers": [], "texts": [], "rests": []}
-    for place, one in enumerate(picked):
+    for place, index in enumerate(picked):
         for name in ("fields", "numbers", "texts", "rests"):
-            rows[name] += columns[one][name]
-        rows["ids"] += [f"t-{start + place}"] * len(columns[one]["fields"])
+            rows[name] += columns[index][name]
+        rows["ids"] += [f"t-{start + place}"] * len(columns[index]["fields"])
     with connection.write() as cursor:
         cursor.run(
             """INSERT INTO trial_values SELECT unnest($ids), unnest($fields), unnest($numbers::DOUBLE[]),
@@ -136,24 +139,25 @@ def _values(connection: Connection, start: int, picked: Sequence[int], columns: 
         )
 
 
-def _step(draw: Random) -> tuple[str, Any, Any]:
-    """A change that a heuristic may speak of: any field with two values, half of them those that trials vary."""
+def _draw_change(draw: Random) -> tuple[str, Any, Any]:
+    """A random change for a claim: (field, from, to). Half of the changes are to fields that the trials vary."""
     if draw.random() < VARIED_SHARE:
         name = draw.choice(list(VARIED))
         return (name, *draw.sample(list(VARIED[name]), 2))
-    field = draw.choice([one for one in SPACE.free() if one.name not in VARIED and len(set(values_of(one))) > 1])
+    others = [field for field in SPACE.free() if field.name not in VARIED and len(set(values_of(field))) > 1]
+    field = draw.choice(others)
     return (field.name, *draw.sample(values_of(field), 2))
 
 
-def _heuristics(connection: Connection, count: int, studies: Sequence[Study], draw: Random) -> None:
+def _insert_heuristics(connection: Connection, count: int, studies: Sequence[Study], draw: Random) -> None:
     rows: dict[str, list[Any]] = {name: [] for name in ("ids", "studies", "texts", "fields", "keys", "turns", "claims")}
     for number in range(count):
-        name, before, after = _step(draw)
+        name, before, after = _draw_change(draw)
         scope = {"dataset": [{"fact": "users", "op": ">", "value": draw.randrange(100_000)}]}
         change = {"field": name, "from": before, "to": after}
         claim = Claim.model_validate({"scope": scope, "change": change, "sign": draw.choice("+-")})
         key, turn = change_key(claim)
-        found = (
+        values = (
             f"h-{number}",
             draw.choice(studies).study_id,
             f"Lesson {number}: {claim.words()}.",
@@ -162,7 +166,7 @@ def _heuristics(connection: Connection, count: int, studies: Sequence[Study], dr
             turn,
             claim.text(),
         )
-        for column, value in zip(rows, found, strict=True):
+        for column, value in zip(rows, values, strict=True):
             rows[column].append(value)
     with connection.write() as cursor:
         cursor.run(
@@ -179,31 +183,31 @@ def _heuristics(connection: Connection, count: int, studies: Sequence[Study], dr
 
 
 async def measure(home: Path, study_id: str, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of each run of each operation."""
-    found: dict[str, list[float]] = {}
+    """Runs every operation `runs` times. Returns the milliseconds of each run by operation."""
+    times: dict[str, list[float]] = {}
     settings = Settings(home=home)
 
-    def timed(name: str, seconds: float) -> None:
-        found.setdefault(name, []).append(1000 * seconds)
+    def record(name: str, seconds: float) -> None:
+        times.setdefault(name, []).append(1000 * seconds)
 
     async with open_runtime(settings, StubExecutor()) as runtime, Client(create_app(runtime)) as client:
         memory, draw = runtime.memory, Random(1)
-        asked: dict[str, dict[str, Any]] = {
+        reads: dict[str, dict[str, Any]] = {
             "read_memory, a study": {"study_id": study_id},
             "read_memory, heuristics": {"study_id": study_id, "level": "heuristic"},
             "read_memory, a query": {"study_id": study_id, "query": "dropout learning rate"},
         }
         for _ in range(runs):
-            for name, arguments in asked.items():
+            for name, arguments in reads.items():
                 began = time.perf_counter()
                 answer = await client.call_tool("read_memory", arguments)
-                timed(name, time.perf_counter() - began)
+                record(name, time.perf_counter() - began)
                 assert not answer.is_error, answer.content
-            _one_trial(memory, study_id, draw, timed)
-    return found
+            _run_trial(memory, study_id, draw, record)
+    return times
 
 
-def _one_trial(memory: Memory, study_id: str, draw: Random, timed: Callable[[str, float], None]) -> None:
+def _run_trial(memory: Memory, study_id: str, draw: Random, record: Callable[[str, float], None]) -> None:
     name = draw.choice(list(VARIED))
     config = SPACE.check({**SPACE.default(), name: draw.choice(VARIED[name])})
     new = NewTrial(
@@ -212,13 +216,13 @@ def _one_trial(memory: Memory, study_id: str, draw: Random, timed: Callable[[str
     )  # fmt: skip
     began = time.perf_counter()
     trial = memory.start_trial(new)
-    timed("insert a trial", time.perf_counter() - began)
+    record("insert a trial", time.perf_counter() - began)
     result = TrialResult(
         trial_id=trial.trial_id, status="ok", validation={METRIC: 0.05 * draw.gauss(1, 0.05)}, epochs=1
     )
     began = time.perf_counter()
     memory.finish_trial(result)
-    timed("its result and all verdicts", time.perf_counter() - began)
+    record("its result and all verdicts", time.perf_counter() - began)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -230,17 +234,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--datasets", type=int, default=50, metavar="N")
     parser.add_argument("--runs", type=int, default=30, metavar="N")
     parser.add_argument("--json", action="store_true", dest="as_json")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
         home = Path(scratch)
-        study_id = fill(Settings(home=home).database, given.trials, given.heuristics, given.datasets)
-        found = anyio.run(measure, home, study_id, given.runs)
+        study_id = fill(Settings(home=home).database, options.trials, options.heuristics, options.datasets)
+        times_by_operation = anyio.run(measure, home, study_id, options.runs)
     lines = [
         [name, f"{median(times[1:] or times):.1f}", f"{max(times[1:] or times):.1f}", f"{times[0]:.0f}"]
-        for name, times in found.items()
+        for name, times in times_by_operation.items()
     ]
     heads = ["operation", "median, ms", "slowest, ms", "first, ms"]
-    print(json.dumps(found) if given.as_json else table(heads, lines))
+    print(json.dumps(times_by_operation) if options.as_json else table(heads, lines))
     return 0
 
 

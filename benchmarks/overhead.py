@@ -1,4 +1,4 @@
-"""What a trial costs beside its training and evaluation, and what one costs that only scores weights anew.
+"""The overhead of a trial beside training and evaluation, and the cost of a trial that only scores weights again.
 
 python -m benchmarks.overhead [--runs 7] [--dataset PATH]
 """
@@ -14,29 +14,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.machine import commit, hardware, versions
-from benchmarks.tables import table
+from benchmarks.harness.machine import commit, hardware, versions
+from benchmarks.harness.markdown import table
 from server.executors.base import Slot
-from server.executors.process import ProcessExecutor
-from server.run_directory import prepare, read_result
+from server.executors.process.executor import ProcessExecutor
+from server.scheduler.run_directory import prepare, read_result
 from server.settings import Settings
+from trainers.contract.presets import preset
+from trainers.contract.space import Config
+from trainers.contract.wire import TrialResult, TrialSpec
 from trainers.data import Dataset, add, ensure
-from trainers.space import Config
-from trainers.spec import TrialResult, TrialSpec, preset
 
 EPOCHS = 2
 SCORING: Config = {"item_cf_alpha": 1.0, "transition_alpha": 1.0, "popularity_alpha": 0.1}
-"""All the priors there are."""
+"""A configuration that turns on all priors of scoring."""
 
 
 async def seconds_beside(
     home: Path, dataset: Dataset, backbone: str, threads: int, runs: int, warm: bool
 ) -> list[float]:
-    """Wall clock of each of `runs` trials less what its own result says was training and evaluation.
+    """The wall clock of each of `runs` trials, minus the training and evaluation seconds in its result.
 
-    The first warm one pays for the worker's start, as a cold one does, and is left out.
+    The first warm trial is left out, because it pays for the start of the worker as a cold one does.
     """
-    found: list[float] = []
+    seconds: list[float] = []
     async with ProcessExecutor(home / "datasets", home, warm=warm) as executor:
         for number in range(runs + warm):
             directory = home / "trials" / f"t-{dataset.name}-{'warm' if warm else 'cold'}-{number}"
@@ -45,13 +46,13 @@ async def seconds_beside(
             await executor.run([directory], Slot(threads=threads))
             wall = time.perf_counter() - started
             result = _result(directory)
-            found.append(wall - result.seconds - result.eval_seconds)
-    return found[int(warm) :]
+            seconds.append(wall - result.seconds - result.eval_seconds)
+    return seconds[int(warm) :]
 
 
 async def seconds_of_scorings(home: Path, dataset: Dataset, backbone: str, threads: int, runs: int) -> list[float]:
-    """Wall clock of each of `runs` warm trials that score the weights of another with `SCORING`."""
-    found: list[float] = []
+    """The wall clock of each of `runs` warm trials that score the weights of another trial with `SCORING`."""
+    seconds: list[float] = []
     async with ProcessExecutor(home / "datasets", home) as executor:
         trained = home / "trials" / f"t-{dataset.name}-trained"
         prepare(trained, _trial(trained.name, dataset, backbone, threads))
@@ -63,10 +64,10 @@ async def seconds_of_scorings(home: Path, dataset: Dataset, backbone: str, threa
             prepare(directory, spec.model_copy(update={"config": spec.config | SCORING, "weights_of": trained.name}))
             started = time.perf_counter()
             await executor.run([directory], Slot(threads=threads))
-            found.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - started)
             if _result(directory).weights_of is None:
                 sys.exit(f"overhead: {directory.name} was trained, and should have scored the weights of another")
-    return found
+    return seconds
 
 
 def _trial(trial_id: str, dataset: Dataset, backbone: str, threads: int) -> TrialSpec:
@@ -100,15 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.dataset is not None:
             datasets.append(add(home / "datasets", options.dataset.stem, options.dataset))
         for dataset in datasets:
-            given = (home, dataset, options.backbone, threads, options.runs)
-            for way in ("cold", "warm", "scoring only, whole"):
+            common = (home, dataset, options.backbone, threads, options.runs)
+            for kind in ("cold", "warm", "scoring only, whole"):
                 work = (
-                    seconds_of_scorings(*given) if way.startswith("scoring") else seconds_beside(*given, way == "warm")
+                    seconds_of_scorings(*common)
+                    if kind.startswith("scoring")
+                    else seconds_beside(*common, kind == "warm")
                 )
-                found = asyncio.run(work)
-                numbers = (f"{value:.3f}" for value in (median(found), min(found), max(found)))
-                lines.append([dataset.name, options.backbone, way, *numbers])
-                print(f"{dataset.name} {way}: {median(found):.3f} s", file=sys.stderr)
+                seconds = asyncio.run(work)
+                numbers = (f"{value:.3f}" for value in (median(seconds), min(seconds), max(seconds)))
+                lines.append([dataset.name, options.backbone, kind, *numbers])
+                print(f"{dataset.name} {kind}: {median(seconds):.3f} s", file=sys.stderr)
     print(f"{hardware('cpu', threads)}; commit {commit('server', 'trainers')}; {versions('torch')}; ", end="")
     print(f"{EPOCHS} epochs, medians of {options.runs} trials, seconds beside training and evaluation\n")
     print(table(("dataset", "backbone", "trial", "median", "least", "most"), lines, left=3))

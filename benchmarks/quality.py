@@ -14,18 +14,27 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks import files, machine
-from benchmarks.children import ChildFailed, environment, last_words
-from benchmarks.measure_ours import Measured, Ours, spec_hash, train_ours
-from benchmarks.measuring import Wanted, complete, exit_code
-from benchmarks.rows import RESULTS, Row, Store, Value
-from benchmarks.tables import between, centre, duration, grouped, mean_and_sd, newest, table
+from benchmarks.harness import files, machine
+from benchmarks.harness.children import ChildFailed, environment, last_line
+from benchmarks.harness.markdown import between, centre, duration, grouped, mean_and_sd, newest, table
+from benchmarks.harness.measure_ours import Measured, Ours, spec_hash, train_ours
+from benchmarks.harness.measuring import Wanted, complete, exit_code
+from benchmarks.harness.rows import RESULTS, Row, Store, Value
 from server.executors.base import write_whole
+from trainers.contract.presets import Preset, preset
+from trainers.contract.space import Config
+from trainers.contract.wire import (
+    CHECKPOINT_FILE,
+    LOG_FILE,
+    REQUEST_FILES,
+    RESULT_FILES,
+    CheckpointPath,
+    EvaluationSpec,
+    Revealed,
+)
 from trainers.data import Dataset
-from trainers.space import Config
-from trainers.spec import CheckpointPath, EvaluationSpec, Preset, Revealed, preset
 
-DOCUMENT = machine.ROOT / "docs" / "quality.md"
+DOCUMENT = machine.ROOT / "docs" / "results" / "quality.md"
 SHOWN = ("ndcg@10", "recall@10")
 HEAD = """# Quality of the presets
 
@@ -39,7 +48,7 @@ epoch had ended, evaluations included.
 
 @dataclass(frozen=True)
 class Question:
-    """One training that has to be there: a preset on a dataset with a seed."""
+    """One training to measure: a preset on one dataset, with one backbone and one seed."""
 
     dataset: Dataset
     preset: Preset
@@ -54,12 +63,12 @@ class Question:
 def questions(
     datasets: Sequence[Dataset], presets: list[Preset], backbones: list[str], seeds: list[int]
 ) -> Iterator[Question]:
-    """All of them: first seed first, so that an interrupted run has every dataset once."""
+    """Every training, seed by seed, so that an interrupted run has covered every dataset once."""
     for seed in seeds:
-        for one in presets:
+        for name in presets:
             for dataset in datasets:
                 for backbone in backbones:
-                    yield Question(dataset, one, backbone, seed)
+                    yield Question(dataset, name, backbone, seed)
 
 
 def row_of(question: Question, device: str, threads: int) -> Row:
@@ -72,26 +81,26 @@ def row_of(question: Question, device: str, threads: int) -> Row:
     )  # fmt: skip
 
 
-def wanted(asked: Iterable[Question], device: str, threads: int, scratch: Path) -> Iterator[Wanted]:
-    """Each question, to be answered in a folder of its own."""
-    for number, question in enumerate(asked):
+def wanted(pending: Iterable[Question], device: str, threads: int, scratch: Path) -> Iterator[Wanted]:
+    """The row that each question asks for. Each is measured in its own folder."""
+    for number, question in enumerate(pending):
         row = row_of(question, device, threads)
         measure = partial(answer, question, device, threads, scratch / f"q-{number}")
         yield Wanted(f"{row.dataset}: {row.name}, seed {row.seed}", row, measure)
 
 
 def answer(question: Question, device: str, threads: int, folder: Path) -> dict[str, Value]:
-    """Trains in `folder`, and then reads the test of what was trained. Raises ChildFailed."""
+    """Trains in `folder`, then reads the sealed test of the trained model. Raises ChildFailed."""
     ours = Ours(question.dataset, question.backbone, question.config, threads, question.seed, device)
     measured = train_ours(ours, folder / "trial")
-    tested = revealed(measured, ours, folder / "reveal")
+    test = revealed(measured, ours, folder / "reveal")
     result = measured.result
     assert result.best_epoch is not None
     until_best = measured.epochs[: result.best_epoch]
     return {
         "status": result.status,
         **{f"validation {name}": result.validation[name] for name in SHOWN},
-        **{f"test {name}": tested[name] for name in SHOWN},
+        **{f"test {name}": test[name] for name in SHOWN},
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "seconds_to_best": sum(epoch.seconds + epoch.eval_seconds for epoch in until_best),
@@ -101,41 +110,39 @@ def answer(question: Question, device: str, threads: int, folder: Path) -> dict[
 
 
 def revealed(measured: Measured, ours: Ours, folder: Path) -> dict[str, float]:
-    """The sealed test metrics of a checkpoint, from the evaluation child of a study. Raises ChildFailed."""
+    """The sealed test metrics of a checkpoint, read by the same child that a study uses. Raises ChildFailed."""
     folder.mkdir(parents=True)
-    trial = CheckpointPath(
-        trial_id=measured.result.trial_id, path=f"../{measured.directory.name}/checkpoint.safetensors"
-    )
-    asked = EvaluationSpec(dataset_hash=ours.dataset.content_hash, checkpoints=(trial,))
-    write_whole(folder / "evaluate.json", asked.model_dump_json())
+    trial = CheckpointPath(trial_id=measured.result.trial_id, path=f"../{measured.directory.name}/{CHECKPOINT_FILE}")
+    request = EvaluationSpec(dataset_hash=ours.dataset.content_hash, checkpoints=(trial,))
+    write_whole(folder / REQUEST_FILES["evaluate"], request.model_dump_json())
     command = [sys.executable, "-P", "-m", "trainers", "evaluate", str(folder)]
     command += ["--datasets", str(ours.dataset.path.parent.absolute())]
-    with (folder / "trial.log").open("wb") as log:
-        surroundings = environment(ours.device, ours.threads, folder)
-        subprocess.run(command, cwd=folder, env=surroundings, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    with (folder / LOG_FILE).open("wb") as log:
+        variables = environment(ours.device, ours.threads, folder)
+        subprocess.run(command, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        found = Revealed.model_validate_json((folder / "revealed.json").read_bytes())
+        reveal = Revealed.model_validate_json((folder / RESULT_FILES["evaluate"]).read_bytes())
     except FileNotFoundError:
-        raise ChildFailed(f"the test was not read: {last_words(folder / 'trial.log')}") from None
-    if found.status != "ok":
-        raise ChildFailed(f"the test was not read: {found.message}")
-    return found.trials[trial.trial_id]
+        raise ChildFailed(f"the test was not read: {last_line(folder / 'trial.log')}") from None
+    if reveal.status != "ok":
+        raise ChildFailed(f"the test was not read: {reveal.message}")
+    return reveal.trials[trial.trial_id]
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """A table for each preset and processor, datasets and backbones as its lines."""
+    """A table for each preset and processor, with a line for each dataset and backbone."""
     parts: list[str] = []
-    for (kind, hardware), found in grouped(rows, lambda row: (row.name.split()[1], row.hardware)).items():
+    for (name, hardware), preset_rows in grouped(rows, lambda row: (row.name.split()[1], row.hardware)).items():
         lines = [
-            line_of(newest(same))
-            for same in grouped(found, lambda row: (row.dataset, row.dataset_hash, row.name)).values()
+            line_of(newest(group))
+            for group in grouped(preset_rows, lambda row: (row.dataset, row.dataset_hash, row.name)).values()
         ]
         headings = (
             "dataset", "backbone", "test ndcg@10", "test recall@10", "validation ndcg@10", "validation recall@10",
             "seeds", "best epoch", "to the best", "s/epoch", "peak MB", "commit",
         )  # fmt: skip
-        about = f"{hardware}, {between(found)}"
-        parts.append(f"## Preset `{kind}`\n\n{about}\n\n{table(headings, sorted(lines), left=2)}\n")
+        about = f"{hardware}, {between(preset_rows)}"
+        parts.append(f"## Preset `{name}`\n\n{about}\n\n{table(headings, sorted(lines), left=2)}\n")
     return "\n".join(parts)
 
 
@@ -161,20 +168,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backbones", default="sasrec,hstu", metavar="A,B")
     parser.add_argument("--datasets", default="all", metavar="A,B")
     parser.add_argument("--seeds", default="0,1,2", metavar="A,B")
-    parser.add_argument("--write", action="store_true", help="write docs/quality.md")
-    given = parser.parse_args(arguments)
-    store = Store(given.results or RESULTS / "quality.jsonl")
+    parser.add_argument("--write", action="store_true", help="write docs/results/quality.md")
+    options = parser.parse_args(arguments)
+    store = Store(options.results or RESULTS / "quality.jsonl")
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
-        names = files.names_in(files.folder_of(given.data)) if given.datasets == "all" else given.datasets.split(",")
-        datasets = [files.stored(Path(scratch) / "datasets", given.data, name) for name in names]
-        seeds = [int(seed) for seed in given.seeds.split(",")]
-        asked = questions(datasets, given.presets.split(","), given.backbones.split(","), seeds)
-        left = complete(store, wanted(asked, given.device, given.threads, Path(scratch)), given.minutes)
+        names = (
+            files.names_in(files.folder_of(options.data)) if options.datasets == "all" else options.datasets.split(",")
+        )
+        datasets = [files.stored(Path(scratch) / "datasets", options.data, name) for name in names]
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        pending = questions(datasets, options.presets.split(","), options.backbones.split(","), seeds)
+        missing = complete(store, wanted(pending, options.device, options.threads, Path(scratch)), options.minutes)
     print(tables(store.rows))
-    if given.write:
+    if options.write:
         command = "Again: `python -m benchmarks.quality --write`\n\n"
         DOCUMENT.write_text(HEAD + command + tables(store.rows), encoding="utf-8")
-    return exit_code(left)
+    return exit_code(missing)
 
 
 if __name__ == "__main__":

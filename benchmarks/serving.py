@@ -1,10 +1,11 @@
-"""How fast the server answers a client, beside one of an empty tool on the same SDK; and the tokens of its answers.
+"""Measures how fast the server answers, compared with an empty tool on the same SDK, and the tokens of its answers.
 
 python -m benchmarks.serving [--trials 1000] [--calls 300] [--runs 3]
 
-Cold start: from the start of the client's command to the first tools/list. Calls: read_memory of a study of a home
-that holds --trials finished trials, through the stdio bridge and over HTTP; the empty tool by the same ways. Medians
-over the runs of each run's median and 99th percentile. Tokens: characters / 4 of what a client is sent.
+Cold start is the time from the start of the client's command to its first tools/list. The timed call is read_memory of
+a study, in a home with --trials finished trials, through the stdio bridge and over HTTP. The empty tool is called the
+same two ways. The table shows medians over the runs of each run's median and 99th percentile. Tokens are a quarter of
+the characters that a client receives.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import TextContent
 
-from benchmarks.machine import commit, hardware, versions
+from benchmarks.harness.machine import commit, hardware, versions
+from benchmarks.harness.markdown import table
 from benchmarks.memory_scale import fill
-from benchmarks.tables import table
-from server.app import create_app
-from server.executors.stub import StubExecutor
-from server.runtime import open_runtime
+from server.executors.testing.stub import StubExecutor
+from server.owner.assembly import open_runtime
 from server.settings import Settings
+from server.tools.app import create_app
 
 EMPTY = """
 import sys
@@ -54,29 +55,29 @@ def stdio(command: Sequence[str]) -> Client:
     return Client(stdio_client(StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(os.environ))))
 
 
-async def seconds_to_tools(opened: AbstractAsyncContextManager[Client]) -> float:
-    """From before the command is started to its first tools/list."""
+async def seconds_to_tools(connection: AbstractAsyncContextManager[Client]) -> float:
+    """Seconds from the start of the client's command to its first tools/list."""
     began = time.perf_counter()
-    async with opened as client:
+    async with connection as client:
         await client.list_tools()
         return time.perf_counter() - began
 
 
 async def milliseconds(client: Client, tool: str, arguments: dict[str, Any], calls: int) -> tuple[float, float]:
-    """Median and 99th percentile of `calls` calls, after a few that are not counted."""
-    found: list[float] = []
+    """The median and the 99th percentile of `calls` calls, after five calls that are not counted."""
+    times: list[float] = []
     for place in range(calls + 5):
         began = time.perf_counter()
         answer = await client.call_tool(tool, arguments)
         if answer.is_error:
             raise RuntimeError(f"{tool} failed: {answer.content}")
         if place >= 5:
-            found.append(1000 * (time.perf_counter() - began))
-    return median(found), quantiles(found, n=100)[98]
+            times.append(1000 * (time.perf_counter() - began))
+    return median(times), quantiles(times, n=100)[98]
 
 
-async def reached(url: str, seconds: float = 60.0) -> None:
-    """Returns once something answers there."""
+async def wait_for_server(url: str, seconds: float = 60.0) -> None:
+    """Waits until the server at `url` accepts connections. Raises TimeoutError after `seconds`."""
     host, port = url.split("/")[2].split(":")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -91,53 +92,53 @@ async def reached(url: str, seconds: float = 60.0) -> None:
 
 
 async def one_run(home: Path, study: str, empty: Path, calls: int, port: int) -> dict[str, tuple[float, ...]]:
-    """Every figure once."""
+    """Measures every way once. Returns, by way, the start times in seconds and the call times in milliseconds."""
     ours = [sys.executable, "-P", "-m", "server", "--home", str(home)]
-    found: dict[str, tuple[float, ...]] = {}
-    asked = ("read_memory", {"study_id": study})
+    figures: dict[str, tuple[float, ...]] = {}
+    read_memory = ("read_memory", {"study_id": study})
     for name, tool, arguments, command in (
-        ("stdio bridge", *asked, ours), ("empty tool, stdio", "nothing", {}, [sys.executable, str(empty)]),
+        ("stdio bridge", *read_memory, ours), ("empty tool, stdio", "nothing", {}, [sys.executable, str(empty)]),
     ):  # fmt: skip
         cold = await seconds_to_tools(stdio(command))
         warm = await seconds_to_tools(stdio(command))
         async with stdio(command) as client:
-            found[name] = (cold, warm, *await milliseconds(client, tool, arguments, calls))
-    await (await _started([str(Path(sys.executable).with_name("virtualmle")), "stop", "--home", str(home)])).wait()
+            figures[name] = (cold, warm, *await milliseconds(client, tool, arguments, calls))
+    await (await _start([str(Path(sys.executable).with_name("virtualmle")), "stop", "--home", str(home)])).wait()
     for name, tool, arguments, command in (
-        ("HTTP", *asked, [*ours, "--http", f"127.0.0.1:{port}"]),
+        ("HTTP", *read_memory, [*ours, "--http", f"127.0.0.1:{port}"]),
         ("empty tool, HTTP", "nothing", {}, [sys.executable, str(empty), str(port + 1)]),
     ):
         url = f"http://127.0.0.1:{port if name == 'HTTP' else port + 1}/mcp"
-        process = await _started(command)
-        await reached(url)
+        process = await _start(command)
+        await wait_for_server(url)
         async with Client(url) as client:
-            found[name] = await milliseconds(client, tool, arguments, calls)
+            figures[name] = await milliseconds(client, tool, arguments, calls)
         process.terminate()
         await process.wait()
-    return found
+    return figures
 
 
-async def _started(command: Sequence[str]) -> asyncio.subprocess.Process:
+async def _start(command: Sequence[str]) -> asyncio.subprocess.Process:
     quiet = asyncio.subprocess.DEVNULL
     return await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
 
 
-async def answers_cost() -> list[tuple[str, int]]:
-    """Tokens of the list and of each tool's answer to its default call, in a small study."""
+async def answer_tokens() -> list[tuple[str, int]]:
+    """Tokens of tools/list and of each tool's default answer, in a small study."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             open_runtime(Settings(home=Path(folder)), StubExecutor()) as runtime,
             Client(create_app(runtime)) as client,
         ):
-            listed = [
+            tools = [
                 tool.model_dump(mode="json", by_alias=True, exclude_none=True)
                 for tool in (await client.list_tools()).tools
             ]
-            found = [("tools/list", len(json.dumps(listed, separators=(",", ":"), ensure_ascii=False)))]
+            lengths = [("tools/list", len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)))]
 
             async def call(tool: str, **arguments: Any) -> dict[str, Any]:
                 answer = await client.call_tool(tool, arguments)
-                found.append((tool, sum(len(part.text) for part in answer.content if isinstance(part, TextContent))))
+                lengths.append((tool, sum(len(part.text) for part in answer.content if isinstance(part, TextContent))))
                 return answer.structured_content or {}
 
             await call("list_datasets")
@@ -152,7 +153,7 @@ async def answers_cost() -> list[tuple[str, int]]:
             await call("plot_study", **study)
             await call("read_memory", **study)
             await call("finish_study", **study)
-    return [(name, round(characters / CHARACTERS_A_TOKEN)) for name, characters in found]
+    return [(name, round(characters / CHARACTERS_A_TOKEN)) for name, characters in lengths]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,28 +163,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--port", type=int, default=8931)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     runs: list[dict[str, tuple[float, ...]]] = []
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         home.mkdir()
-        study = fill(Settings(home=home).database, asked.trials, 50, 5)
+        study = fill(Settings(home=home).database, options.trials, 50, 5)
         empty = Path(folder) / "empty.py"
         empty.write_text(EMPTY)
-        runs = [asyncio.run(one_run(home, study, empty, asked.calls, asked.port)) for _ in range(asked.runs)]
+        runs = [asyncio.run(one_run(home, study, empty, options.calls, options.port)) for _ in range(options.runs)]
     lines: list[list[str]] = []
     for name in runs[0]:
         figures = [median(values) for values in zip(*(run[name] for run in runs), strict=True)]
         start = [f"{value:.2f}" for value in figures[:-2]] or ["", ""]
         lines.append([name, *start, *(f"{value:.1f}" for value in figures[-2:])])
     machine = f"{hardware('cpu', 1)}; {commit()}; {versions('mcp')}"
-    answers = [[name, f"{cost:,}"] for name, cost in asyncio.run(answers_cost())]
-    out = [
-        f"{asked.trials:,} trials in memory; {asked.calls} calls a run, {asked.runs} runs; {machine}",
+    answers = [[name, f"{cost:,}"] for name, cost in asyncio.run(answer_tokens())]
+    sections = [
+        f"{options.trials:,} trials in memory; {options.calls} calls a run, {options.runs} runs; {machine}",
         table(["way", "cold start s", "next start s", "p50 ms", "p99 ms"], lines),
         table(["answer", "tokens"], answers),
     ]
-    sys.stdout.write("\n\n".join(out) + "\n")
+    sys.stdout.write("\n\n".join(sections) + "\n")
     return 0
 
 

@@ -1,12 +1,15 @@
-"""Clients tune while trainers, owner and clients are killed at random; then everything acknowledged must be there.
+"""Kills trainers, owner and clients at random while clients tune, then checks that no acknowledged record is lost.
 
-python -m benchmarks.soak [--minutes 60] [--clients 2] [--slots 2] [--executor process|docker] [--seed 0]
+python -m benchmarks.soak [--minutes 60] [--clients 2] [--writers 2] [--hostile 1] [--slots 2]
+                          [--executor process|docker] [--seed 0]
 
-A client process starts a study on demo, trains trial after trial, writes a heuristic now and then, and prints an id
-only once the server has answered. Every few seconds somebody is killed with SIGKILL: a trainer (a container with the
-docker executor), the owner, or a client, who is started anew. At the end every printed record is looked for, and what
-is left is counted: processes, containers, temporary files, states of finished trainings. Exit code 1 where any is, and
-where no trial came to its end.
+Three kinds of client processes print an id only once the server has answered: tuners start a study on demo, train trial
+after trial and write a heuristic now and then; writers write notes as fast as they are acknowledged; hostile ones tune
+a trainer of their own that leaves pipes, links and nonsense in its run directory. Every few seconds a process is killed
+with SIGKILL: a trainer (with the docker executor, its container), the owner, or a client, which is started again. At
+the end, every printed record must be in memory, and no process, container, temporary file or state of a finished
+training may be left behind. The exit code is 1 if one of these checks fails, if no trial finished, or if fewer than 100
+records a minute were acknowledged.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,79 +33,104 @@ import anyio
 import psutil
 from mcp import Client, MCPError
 
-from benchmarks.tables import table
+from benchmarks.harness.markdown import table
+from benchmarks.hostile import trainer
 from memory.errors import UnknownTrial
 from memory.store import Memory
-from server.executors.descendants import marked
-from server.executors.environment import HOME_MARK
-from server.home import connect, find_owner
+from server.client.home import connect, find_owner
+from server.executors.environment import OWNER_MARK, owner_mark
+from server.executors.process.process_tree import marked
 from server.settings import load_settings
-from trainers.spec import RESUME_FILE
+from trainers.contract.wire import RESUME_FILE
+from trainers.external import registry
 
 SPACE = {"max_epochs": 30, "patience": 30, "hidden_dim": 32}
+HOSTILE = "hostile"
+"""The name of the trainer that leaves hostile files."""
+LEAST_A_MINUTE = 100
+"""Acknowledged records a minute, below which a load says little."""
 SHORTEST, LONGEST = 2.0, 8.0
-"""Seconds between two kills."""
+"""The least and the most seconds between two kills."""
 
 
-async def play(home: Path, seed: int) -> None:
-    """A client that never gives up: what is gone is connected to again."""
+async def play(home: Path, seed: int, role: str) -> None:
+    """A client that never gives up: it connects again whenever its connection is lost."""
     draw = random.Random(seed * 1000 + os.getpid())
     while True:
-        with suppress(Exception):  # whoever was killed: the next connection finds or starts an owner
+        with suppress(Exception):  # the next connection finds an owner or starts one
             async with connect(home) as client:
-                await _session(client, draw)
+                if role == "writer":
+                    await _write(client)
+                elif role == "hostile":
+                    await _tune(client, draw, {"backbone": HOSTILE}, "rate", (0.01, 0.9))
+                else:
+                    await _tune(client, draw, {"space": SPACE}, "dropout", (0, 0.8))
         await anyio.sleep(0.2)
 
 
-async def _session(client: Client, draw: random.Random) -> None:
-    started = await _call(client, "start_study", dataset="demo", space=SPACE)
-    study, number = started["study_id"], 0
+async def _write(client: Client) -> None:
+    """Writes notes, one after another."""
+    study = (await _call(client, "start_study", dataset="demo"))["study_id"]
+    for number in count():
+        text = f"Note {number}: {os.urandom(8).hex()}"
+        note = await _call(client, "write_heuristic", study_id=study, kind="reflection", text=text)
+        _print_record(kind="note", id=note["note_id"])
+
+
+async def _tune(
+    client: Client, draw: random.Random, setting: dict[str, Any], field: str, bounds: tuple[float, float]
+) -> None:
+    """Trains one value of a field after another in a study with this setting."""
+    study, number = (await _call(client, "start_study", dataset="demo", **setting))["study_id"], 0
     while True:
         number += 1
-        asked = {"study_id": study, "changes": {"dropout": round(draw.uniform(0, 0.8), 4)}, "wait_seconds": 20}
-        answer = await _call(client, "run_trial", **asked)
+        request = {"study_id": study, "changes": {field: round(draw.uniform(*bounds), 4)}, "wait_seconds": 20}
+        answer = await _call(client, "run_trial", **request)
         while answer["status"] in ("queued", "running", "interrupted"):
-            again = answer["status"] == "interrupted"
+            interrupted = answer["status"] == "interrupted"
             answer = await (
-                _call(client, "run_trial", **asked)
-                if again
+                _call(client, "run_trial", **request)
+                if interrupted
                 else _call(client, "get_trial", trial_id=answer["trial_id"], wait_seconds=20)
             )
-        _say(kind="trial", id=answer["trial_id"], status=answer["status"], validation=answer.get("metrics", {}))
+        _print_record(
+            kind="trial", id=answer["trial_id"], status=answer["status"], validation=answer.get("metrics", {})
+        )
         if number % 3 == 0:
             note = await _call(
-                client, "write_heuristic", study_id=study, kind="heuristic", text=f"Dropout, seen in trial {number}.",
+                client, "write_heuristic", study_id=study, kind="heuristic", text=f"{field}, seen in trial {number}.",
                 evidence=[answer["trial_id"]], force=True,
             )  # fmt: skip
-            _say(kind="note", id=note["heuristic_id"])
+            _print_record(kind="note", id=note["heuristic_id"])
 
 
-async def _call(client: Client, tool: str, **asked: Any) -> dict[str, Any]:
-    answer = await client.call_tool(tool, asked)
+async def _call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    answer = await client.call_tool(tool, arguments)
     if answer.is_error:
         raise MCPError(code=-1, message=str(answer.content))
     return answer.structured_content or {}
 
 
-def _say(**record: Any) -> None:
+def _print_record(**record: Any) -> None:
     print(json.dumps(record), flush=True)
 
 
-class Crew:
-    """The client processes, each with a file of what it was told."""
+class ClientProcesses:
+    """The client processes, each with a file of the records that the server acknowledged to it."""
 
-    def __init__(self, home: Path, folder: Path, clients: int) -> None:
-        self._home, self._folder = home, folder
-        self.processes = [self._start(seed) for seed in range(clients)]
-        self.starts = clients
+    def __init__(self, home: Path, folder: Path, roles: Sequence[str]) -> None:
+        self._home, self._folder, self._roles = home, folder, roles
+        self.processes = [self._start(seed) for seed in range(len(roles))]
+        self.starts = len(roles)
 
     def _start(self, seed: int) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "benchmarks.soak", "--play", str(self._home), "--seed", str(seed)]
-        with (self._folder / f"client-{seed}.jsonl").open("ab") as said, (self._folder / "err").open("ab") as err:
-            return subprocess.Popen(words, stdout=said, stderr=err)
+        words += ["--role", self._roles[seed]]
+        with (self._folder / f"client-{seed}.jsonl").open("ab") as output, (self._folder / "err").open("ab") as err:
+            return subprocess.Popen(words, stdout=output, stderr=err)
 
     def kill(self, draw: random.Random) -> None:
-        """One of them, who is started anew."""
+        """Kills one client at random and starts it again."""
         place = draw.randrange(len(self.processes))
         self.processes[place].kill()
         self.processes[place].wait()
@@ -109,29 +138,36 @@ class Crew:
         self.starts += 1
 
     def end(self) -> list[dict[str, Any]]:
-        """All of them; what they were told. A line that was being written as its client was killed is none."""
+        """Kills all clients; returns their acknowledged records. A line that was cut short by a kill is ignored."""
         for process in self.processes:
             process.kill()
             process.wait()
-        found: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
         for path in self._folder.glob("client-*.jsonl"):
             for line in path.read_text(encoding="utf-8").splitlines():
                 with suppress(ValueError):
-                    found.append(json.loads(line))
-        return found
+                    records.append(json.loads(line))
+        return records
+
+
+def add_hostile_trainer(home: Path, folder: Path) -> None:
+    """Registers the trainer that leaves hostile files."""
+    declared = folder / "space.yaml"
+    declared.write_text(trainer.SPACE.format(python=sys.executable, trainer=trainer.__file__))
+    registry.add(load_settings(home).trainers_dir, HOSTILE, declared)
 
 
 def trainers(home: Path) -> list[psutil.Process]:
-    """Children at work, or the workers that they are forked from."""
+    """The training processes of the home, and the workers that they are forked from."""
     owner = find_owner(load_settings(home))
-    return [process for process in marked(HOME_MARK, str(home.resolve())) if owner is None or process.pid != owner.pid]
+    return [process for process in marked(OWNER_MARK, owner_mark(home)) if owner is None or process.pid != owner.pid]
 
 
-def strike(home: Path, crew: Crew, draw: random.Random, docker: bool) -> str | None:
-    """Kills somebody; who it was."""
+def kill_one(home: Path, clients: ClientProcesses, draw: random.Random, docker: bool) -> str | None:
+    """Kills one process at random; returns its kind, None where there was none to kill."""
     whom = draw.choice(["trainer", "trainer", "owner", "client"])
     if whom == "client":
-        crew.kill(draw)
+        clients.kill(draw)
         return whom
     if whom == "owner":
         owner = find_owner(load_settings(home))
@@ -141,10 +177,10 @@ def strike(home: Path, crew: Crew, draw: random.Random, docker: bool) -> str | N
             os.kill(owner.pid, 9)
         return whom
     if docker:
-        found = containers()
-        if not found:
+        running = containers()
+        if not running:
             return None
-        subprocess.run(["docker", "kill", draw.choice(found)], capture_output=True, check=False)
+        subprocess.run(["docker", "kill", draw.choice(running)], capture_output=True, check=False)
         return "container"
     victims = trainers(home)
     if not victims:
@@ -155,82 +191,92 @@ def strike(home: Path, crew: Crew, draw: random.Random, docker: bool) -> str | N
 
 
 def containers() -> list[str]:
-    """Those of any home."""
-    asked = ["docker", "ps", "-aq", "--filter", "label=virtualmle.run"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+    """The ids of the trial containers of all homes."""
+    command = ["docker", "ps", "-aq", "--filter", "label=virtualmle.run"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
-def lost(memory: Memory, said: Sequence[dict[str, Any]]) -> list[str]:
-    """Acknowledged records that are not there as they were acknowledged."""
-    found: list[str] = []
-    notes = {note.heuristic_id for note in memory.notes()}
-    for record in said:
+def lost_records(memory: Memory, records: Sequence[dict[str, Any]]) -> list[str]:
+    """The ids of acknowledged records that are missing or differ from what was acknowledged."""
+    missing: list[str] = []
+    notes = {note.note_id for note in memory.notes()}
+    for record in records:
         if record["kind"] == "note":
-            found += [] if record["id"] in notes else [record["id"]]
+            missing += [] if record["id"] in notes else [record["id"]]
             continue
         with suppress(UnknownTrial, KeyError):
             trial = memory.trial(record["id"])
             same = all(abs(trial.validation[name] - value) < 1e-4 for name, value in record["validation"].items())
             if trial.status == record["status"] and same:
                 continue
-        found.append(record["id"])
-    return found
+        missing.append(record["id"])
+    return missing
 
 
-def left(memory: Memory, home: Path, docker: bool) -> list[str]:
-    """What nobody will clear away."""
-    processes = [f"process {process.pid}" for process in marked(HOME_MARK, str(home.resolve()))]
-    processes += [f"container {one}" for one in containers()] if docker else []
+def left_behind(memory: Memory, home: Path, docker: bool) -> list[str]:
+    """Processes, containers and files that were left behind."""
+    processes = [f"process {process.pid}" for process in marked(OWNER_MARK, owner_mark(home))]
+    processes += [f"container {container}" for container in containers()] if docker else []
     files = [str(path) for pattern in ("*.tmp", "*.part") for path in home.rglob(pattern)]
     states = [path for path in home.rglob(RESUME_FILE) if memory.trial(path.parent.name).finished]
     return processes + files + [str(path) for path in states]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Kills, looks and prints."""
+    """Runs the soak test, checks the memory and prints the counts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--writers", type=int, default=2)
+    parser.add_argument("--hostile", type=int, default=1)
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--executor", choices=["process", "docker"], default="process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--play", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args(arguments)
-    if asked.play is not None:
-        anyio.run(play, asked.play, asked.seed)
+    parser.add_argument("--role", default="tuner", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.play is not None:
+        anyio.run(play, options.play, options.seed, options.role)
         return 0
-    draw, kills, docker = random.Random(asked.seed), Counter[str](), asked.executor == "docker"
+    draw, kills, docker = random.Random(options.seed), Counter[str](), options.executor == "docker"
     with tempfile.TemporaryDirectory() as name:
         folder, home = Path(name), Path(name) / "home"
         home.mkdir()
-        (home / "virtualmle.yaml").write_text(f"slots: {asked.slots}\nexecutor: {asked.executor}\n")
-        crew, end = Crew(home, folder, asked.clients), time.monotonic() + 60 * asked.minutes
+        (home / "virtualmle.yaml").write_text(f"slots: {options.slots}\nexecutor: {options.executor}\n")
+        roles = ["tuner"] * options.clients + ["writer"] * options.writers
+        if options.executor == "process":  # a trainer of one's own runs nowhere else
+            add_hostile_trainer(home, folder)
+            roles += ["hostile"] * options.hostile
+        clients, end = ClientProcesses(home, folder, roles), time.monotonic() + 60 * options.minutes
         while time.monotonic() < end:
             time.sleep(draw.uniform(SHORTEST, LONGEST))
-            if (whom := strike(home, crew, draw, docker)) is not None:
+            if (whom := kill_one(home, clients, draw, docker)) is not None:
                 kills[whom] += 1
-        said = crew.end()
+        records = clients.end()
         for _ in range(2):  # the first owner recovers, the second finds nothing more to do
             for command in ("study list", "stop"):
                 words = [sys.executable, "-m", "server.cli", *command.split(), "--home", str(home)]
                 subprocess.run(words, capture_output=True, check=True, timeout=120)
         memory = Memory.open(load_settings(home).database)
-        missing, over = lost(memory, said), left(memory, home, docker)
+        missing, leftovers = lost_records(memory, records), left_behind(memory, home, docker)
         interrupted = memory.unfinished_trials()
         memory.close()
-    told = Counter(record["kind"] for record in said)
-    statuses = Counter(record["status"] for record in said if record["kind"] == "trial")
+    kinds, a_minute = Counter(record["kind"] for record in records), len(records) / options.minutes
+    statuses = Counter(record["status"] for record in records if record["kind"] == "trial")
     lines = [
-        ["minutes", f"{asked.minutes:g}"], *([f"killed: {whom}", str(count)] for whom, count in sorted(kills.items())),
-        ["client processes", str(crew.starts)], ["acknowledged trials", str(told["trial"])],
+        ["minutes", f"{options.minutes:g}"],
+        *([f"killed: {whom}", str(count)] for whom, count in sorted(kills.items())),
+        ["client processes", str(clients.starts)], ["acknowledged trials", str(kinds["trial"])],
         *([f"of them {status}", str(count)] for status, count in sorted(statuses.items())),
-        ["acknowledged heuristics", str(told["note"])], ["lost", str(len(missing))], ["left behind", str(len(over))],
+        ["acknowledged notes", str(kinds["note"])], ["acknowledged a minute", f"{a_minute:.0f}"],
+        ["lost", str(len(missing))],
+        ["left behind", str(len(leftovers))],
         ["trials that may be gone on with", str(len(interrupted))],
     ]  # fmt: skip
-    sys.stdout.write(table(["soak", asked.executor], lines) + "\n")
-    sys.stderr.writelines(f"lost: {one}\n" for one in missing)
-    sys.stderr.writelines(f"left: {one}\n" for one in over)
-    return 1 if missing or over or not statuses["ok"] else 0
+    sys.stdout.write(table(["soak", options.executor], lines) + "\n")
+    sys.stderr.writelines(f"lost: {record}\n" for record in missing)
+    sys.stderr.writelines(f"left: {item}\n" for item in leftovers)
+    return 1 if missing or leftovers or not statuses["ok"] or a_minute < LEAST_A_MINUTE else 0
 
 
 if __name__ == "__main__":

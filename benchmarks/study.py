@@ -19,53 +19,53 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import files, machine
-from benchmarks.entrants import Entrant
-from benchmarks.rows import RESULTS, Row, Store, Value
-from benchmarks.tables import duration, grouped, newest, table
-from memory.noise import Sigma, half_width
+from benchmarks.harness import files, machine
+from benchmarks.harness.entrants import Entrant
+from benchmarks.harness.markdown import duration, grouped, newest, table
+from benchmarks.harness.rows import RESULTS, Row, Store, Value
+from memory.statistics.noise import Sigma, half_width, relative
 from server.policies.sampling import changes_between
+from trainers.contract.fields import space_of
+from trainers.contract.presets import preset
+from trainers.contract.space import Space
 from trainers.data import Dataset
 from trainers.data.demo import DEMO
-from trainers.fields import space_of
-from trainers.space import Space
-from trainers.spec import preset
 
 CODE = ("server", "memory", "prompts", "trainers")
 METRIC = "ndcg@10"
 RECTOOLS = Entrant("rectools", "RecTools SASRec", 64, "full_softmax")
 RECTOOLS_EPOCHS = 3
-"""What its SASRecModel trains when nobody says otherwise."""
+"""The default number of epochs of RecTools' SASRecModel."""
 
 
 def play(options: argparse.Namespace, dataset: Dataset, home: Path) -> dict[str, Value]:
-    """Imports, tunes and reveals in `home`, whose owner is ended; the clock runs while the study does."""
-    surroundings = {**os.environ, "PYTHONPATH": str(machine.ROOT), "VIRTUALMLE_THREADS": str(options.threads)}
+    """Imports the dataset, runs the study and stops the owner of `home`. Only the study is timed."""
+    variables = {**os.environ, "PYTHONPATH": str(machine.ROOT), "VIRTUALMLE_THREADS": str(options.threads)}
     if options.device == "cpu":
-        surroundings["CUDA_VISIBLE_DEVICES"] = ""
+        variables["CUDA_VISIBLE_DEVICES"] = ""
 
-    def said(*words: str) -> str:
+    def output_of(*words: str) -> str:
         command = [sys.executable, "-P", "-m", *words, "--home", str(home)]
-        return subprocess.run(command, env=surroundings, cwd=home, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(command, env=variables, cwd=home, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     home.mkdir(parents=True)
     if options.dataset != DEMO:
         path = files.folder_of(options.data) / f"{options.dataset}.txt"
-        said("server.cli", "data", "add", options.dataset, str(path.absolute()))
-    asked = ["--dataset", options.dataset, "--backbone", options.backbone, "--policy", options.policy]
-    asked += ["--trials", str(options.trials), "--seed", str(options.seed), *(options.more or [])]
+        output_of("server.cli", "data", "add", options.dataset, str(path.absolute()))
+    arguments = ["--dataset", options.dataset, "--backbone", options.backbone, "--policy", options.policy]
+    arguments += ["--trials", str(options.trials), "--seed", str(options.seed), *(options.more or [])]
     started = time.monotonic()
     try:
-        report = json.loads(said("server.drive", *asked, "--json"))
+        report = json.loads(output_of("server.drive", *arguments, "--json"))
         seconds = time.monotonic() - started
     finally:
-        said("server.cli", "stop")
+        output_of("server.cli", "stop")
     spec = preset(report["preset"], report["backbone"], dataset.facts)
     return values_of(report, seconds, space_of(type(spec), spec.model_dump()))
 
 
 def values_of(report: dict[str, Any], seconds: float, space: Space) -> dict[str, Value]:
-    """What of report.json goes into the row; the default of `space` is the study's."""
+    """The values of the row, from report.json. `space` has the default of the study."""
     trials, default, best = report["trials"], report["default"], report["best"] or {}
     changes = changes_between(space, space.default(), best.get("config", space.default()))
     first = [trial["epochs"] for trial in trials if trial["number"] == 0 and trial["epochs"]]
@@ -89,8 +89,8 @@ def values_of(report: dict[str, Any], seconds: float, space: Space) -> dict[str,
 
 def row_of(options: argparse.Namespace, dataset: Dataset) -> Row:
     """The row of this study, without its values."""
-    asked = [options.backbone, options.policy, options.trials, options.more]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:20]
+    settings = [options.backbone, options.policy, options.trials, options.more]
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
     more = "".join(f" {word}" for word in options.more or [])
     about = f", {options.about}" if options.about else ""
     return Row(
@@ -102,19 +102,20 @@ def row_of(options: argparse.Namespace, dataset: Dataset) -> Row:
 
 
 def page(rows: Sequence[Row], speed: Sequence[Row]) -> str:
-    """The studies, and under each dataset what one training by RecTools takes: its seconds per epoch times epochs."""
+    """The table of studies, each followed by the time of one training by RecTools: seconds per epoch times epochs."""
     lines: list[list[str]] = []
-    for found in grouped(rows, lambda row: (row.dataset, row.name, row.seed, row.hardware)).values():
-        row = newest(found)[-1]
+    for group in grouped(rows, lambda row: (row.dataset, row.name, row.seed, row.hardware)).values():
+        row = newest(group)[-1]
         lines.append([
             f"study: {row.name}, seed {row.seed}", row.dataset, duration(row.number("seconds")),
-            str(row.values["trainings"]), str(row.values["epochs"]), _pair(row, "validation"), _pair(row, "test"),
-            _noise(row), str(row.values.get("best_changes") or ""), row.commit, row.hardware,
+            str(row.values["trainings"]), str(row.values["epochs"]), _default_to_best(row, "validation"),
+            _default_to_best(row, "test"),
+            _noise_text(row), str(row.values.get("best_changes") or ""), row.commit, row.hardware,
         ])  # fmt: skip
         lines += [
             [f"one training by {RECTOOLS.name}: {why}", row.dataset, cost, "1", f"{epochs:.0f}", "", "", "", "",
              version, row.hardware]
-            for why, cost, epochs, version in _rectools(row, speed)
+            for why, cost, epochs, version in _rectools_trainings(row, speed)
         ]  # fmt: skip
     headings = (
         "what", "dataset", "wall clock", "trainings", "epochs", f"validation {METRIC}", f"test {METRIC}", "noise",
@@ -123,32 +124,32 @@ def page(rows: Sequence[Row], speed: Sequence[Row]) -> str:
     return table(headings, lines, left=2)
 
 
-def _pair(row: Row, split: str) -> str:
+def _default_to_best(row: Row, split: str) -> str:
     values = [row.values[f"{which}_{split}"] for which in ("default", "best")]
     return " → ".join("–" if value is None else f"{value:.4f}" for value in values)
 
 
-def _noise(row: Row) -> str:
-    """What a difference of the means must exceed to be no luck of seeds, with the seeds on both sides."""
+def _noise_text(row: Row) -> str:
+    """The difference of the means that is beyond seed noise, with the number of seeds on both sides."""
     seeds = [row.values.get(f"{which}_seeds") for which in ("best", "default")]
     if row.values.get("sigma") is None or not all(seeds):
         return ""
     best, default = (int(seed or 0) for seed in seeds)
     width = half_width(Sigma(row.number("sigma"), row.number("df")), best, default)
-    return f"±{width:.1%} with {best} and {default} seeds"
+    return f"±{relative(width):.1%} with {best} and {default} seeds"
 
 
-def _rectools(row: Row, speed: Sequence[Row]) -> list[tuple[str, str, float, str]]:
-    """One training by RecTools at its own number of epochs, and at that of our default; none where it was not timed."""
+def _rectools_trainings(row: Row, speed: Sequence[Row]) -> list[tuple[str, str, float, str]]:
+    """One training by RecTools with its default epochs, and with as many as ours; empty where it was not timed."""
     same = [
-        one for one in speed
-        if (one.name, one.dataset, one.dataset_hash, one.hardware)
+        other for other in speed
+        if (other.name, other.dataset, other.dataset_hash, other.hardware)
         == (RECTOOLS.title, row.dataset, row.dataset_hash, row.hardware)
     ]  # fmt: skip
     if not same:
         return []
     measured = newest(same)
-    seconds = median(one.number("seconds") for one in measured)
+    seconds = median(other.number("seconds") for other in measured)
     numbers = [("its default epochs", float(RECTOOLS_EPOCHS))]
     if row.values["default_epochs"] is not None:
         numbers.append(("as many epochs as our default", row.number("default_epochs")))

@@ -22,28 +22,28 @@ from typing import Any
 
 import duckdb
 
-from benchmarks import files, machine
-from benchmarks.measure_ours import Ours, spec_hash, train_ours
-from benchmarks.measuring import Wanted, complete, exit_code
-from benchmarks.replay_cells import FIXED
-from benchmarks.rows import Row, Store, Value
+from benchmarks.harness import files, machine
+from benchmarks.harness.measure_ours import Ours, spec_hash, train_ours
+from benchmarks.harness.measuring import Wanted, complete, exit_code
+from benchmarks.harness.rows import Row, Store, Value
+from benchmarks.replay.cells import FIXED
+from trainers.contract.metrics import METRICS
+from trainers.contract.space import Config
+from trainers.contract.space import Value as Setting
 from trainers.data import Dataset
-from trainers.space import Config
-from trainers.space import Value as Setting
-from trainers.spec import METRICS
 
 GRID: dict[str, list[Setting]] = {
     "hidden_dim": [32, 64, 128], "num_blocks": [1, 2], "dropout": [0.2, 0.5], "learning_rate": [3e-4, 1e-3, 3e-3],
 }  # fmt: skip
-OWN: dict[str, dict[str, list[Setting]]] = {
+BACKBONE_GRID: dict[str, dict[str, list[Setting]]] = {
     "sasrec": {"loss": ["full_softmax", "sampled_softmax"]}, "hstu": {"normalize_embeddings": [False, True]},
 }  # fmt: skip
-"""What only one backbone varies."""
+"""The fields that only one backbone varies, by backbone."""
 
 
 def grid(backbone: str, fields: Sequence[str]) -> Iterator[Config]:
-    """Every configuration of these fields; the others, and what all share, are as in FIXED or at their default."""
-    values = {name: known for name, known in {**GRID, **OWN[backbone]}.items() if name in fields}
+    """Every configuration of these fields. All other fields have the value in FIXED, or else their default."""
+    values = {name: choices for name, choices in {**GRID, **BACKBONE_GRID[backbone]}.items() if name in fields}
     for chosen in product(*values.values()):
         yield {**FIXED, **dict(zip(values, chosen, strict=True))}
 
@@ -52,7 +52,7 @@ def wanted(
     datasets: Sequence[Dataset], backbones: Sequence[str], fields: Sequence[str], seeds: Sequence[int], device: str,
     threads: int, scratch: Path,
 ) -> Iterator[Wanted]:  # fmt: skip
-    """Every training, seed by seed: a table of one seed is whole before the next begins."""
+    """Every training, seed by seed, so that the table of one seed is complete before the next begins."""
     for dataset, seed, backbone in product(datasets, seeds, backbones):
         for config in grid(backbone, fields):
             row = Row(
@@ -67,14 +67,14 @@ def wanted(
 
 
 def trained(ours: Ours, fields: Sequence[str], scratch: Path) -> dict[str, Value]:
-    """One training as values of a row, its curve as JSON. Raises ChildFailed where it gave no metric."""
+    """Trains once. Returns the values of the row, with the curve as JSON. Raises ChildFailed without a metric."""
     folder = Path(tempfile.mkdtemp(dir=scratch)) / "t-table"
-    found = train_ours(ours, folder)
+    measured = train_ours(ours, folder)
     shutil.rmtree(folder.parent, ignore_errors=True)
-    result = found.result
-    curve = [{"epoch": one.epoch, "loss": one.loss, **one.validation} for one in found.epochs]
+    result = measured.result
+    curve = [{"epoch": epoch.epoch, "loss": epoch.loss, **epoch.validation} for epoch in measured.epochs]
     return {
-        **{name: ours.config.get(name) for name in fields},
+        **{name: ours.config.get(name) for name in (*FIXED, *fields)},
         "status": result.status, **{name: result.validation.get(name) for name in METRICS},
         "best_epoch": result.best_epoch, "seconds": result.seconds + result.eval_seconds,
         "parameters": result.parameters, "curve": json.dumps(curve),
@@ -82,7 +82,7 @@ def trained(ours: Ours, fields: Sequence[str], scratch: Path) -> dict[str, Value
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """The rows as the Parquet file that a replay reads."""
+    """Writes the rows as the Parquet file that a replay reads."""
     lines: list[dict[str, Any]] = [
         {
             "dataset": row.dataset, "backbone": row.name, "seed": row.seed, **row.values,
@@ -93,7 +93,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file, duckdb.connect() as connection:
         json.dump(lines, file)
         file.flush()
-        source, target = (str(one).replace("'", "''") for one in (file.name, path))
+        source, target = (str(name).replace("'", "''") for name in (file.name, path))
         connection.execute(
             f"COPY (SELECT * FROM read_json('{source}', sample_size = -1)) TO '{target}' (FORMAT parquet)"
         )
@@ -103,29 +103,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser = files.options(__doc__ or "")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the tables are made")
     parser.add_argument("--datasets", metavar="A,B", help="default: all in the folder of data")
-    parser.add_argument("--backbones", default=",".join(OWN), metavar="A,B")
+    parser.add_argument("--backbones", default=",".join(BACKBONE_GRID), metavar="A,B")
     parser.add_argument("--seeds", default="1,2", metavar="A,B")
-    parser.add_argument("--fields", default=",".join({**GRID, **OWN["sasrec"], **OWN["hstu"]}), metavar="A,B")
-    given = parser.parse_args(arguments)
-    backbones, fields = given.backbones.split(","), given.fields.split(",")
-    if unknown := [name for name in backbones if name not in OWN]:
-        parser.error(f"--backbones: there is no {', '.join(unknown)}; there are {', '.join(OWN)}")
-    if unknown := [name for name in fields if name not in {**GRID, **OWN["sasrec"], **OWN["hstu"]}]:
+    parser.add_argument(
+        "--fields", default=",".join({**GRID, **BACKBONE_GRID["sasrec"], **BACKBONE_GRID["hstu"]}), metavar="A,B"
+    )
+    options = parser.parse_args(arguments)
+    backbones, fields = options.backbones.split(","), options.fields.split(",")
+    if unknown := [name for name in backbones if name not in BACKBONE_GRID]:
+        parser.error(f"--backbones: there is no {', '.join(unknown)}; there are {', '.join(BACKBONE_GRID)}")
+    if unknown := [name for name in fields if name not in {**GRID, **BACKBONE_GRID["sasrec"], **BACKBONE_GRID["hstu"]}]:
         parser.error(f"--fields: {', '.join(unknown)} is not varied")
-    given.out.mkdir(parents=True, exist_ok=True)
-    store = Store(given.results or given.out / "trainings.jsonl")
-    names = given.datasets.split(",") if given.datasets else files.names_in(files.folder_of(given.data))
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = Store(options.results or options.out / "trainings.jsonl")
+    names = options.datasets.split(",") if options.datasets else files.names_in(files.folder_of(options.data))
     with tempfile.TemporaryDirectory(prefix="virtualmle-bench-") as scratch:
-        datasets = [files.stored(Path(scratch) / "datasets", given.data, name) for name in names]
+        datasets = [files.stored(Path(scratch) / "datasets", options.data, name) for name in names]
         for name in names:
-            shutil.copyfile(files.folder_of(given.data) / f"{name}.txt", given.out / f"{name}.txt")
-        seeds = [int(seed) for seed in given.seeds.split(",")]
-        asked = wanted(datasets, backbones, fields, seeds, given.device, given.threads, Path(scratch))
-        left = complete(store, asked, given.minutes)
+            shutil.copyfile(files.folder_of(options.data) / f"{name}.txt", options.out / f"{name}.txt")
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        trainings = wanted(datasets, backbones, fields, seeds, options.device, options.threads, Path(scratch))
+        missing = complete(store, trainings, options.minutes)
     if store.rows:
-        write(store.rows, given.out / "trainings.parquet")
-    print(f"{given.out / 'trainings.parquet'}: {len(store.rows)} trainings, {len(left)} missing.")
-    return exit_code(left)
+        write(store.rows, options.out / "trainings.parquet")
+    print(f"{options.out / 'trainings.parquet'}: {len(store.rows)} trainings, {len(missing)} missing.")
+    return exit_code(missing)
 
 
 if __name__ == "__main__":

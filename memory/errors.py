@@ -1,10 +1,10 @@
-"""What memory refuses: MemoryFault, and below it an Unknown… for each kind of id, and MemoryLocked."""
+"""The exceptions of memory: MemoryFault, with the subclass MemoryLocked and an Unknown… for each kind of id."""
 
 from __future__ import annotations
 
 
 class MemoryFault(ValueError):
-    """Something memory cannot do; the message is one line that says what was wrong and what to do next."""
+    """Memory cannot do what was requested. The message says in one line what was wrong and what to do next."""
 
 
 class UnknownStudy(MemoryFault):
@@ -24,8 +24,8 @@ class UnknownTrial(MemoryFault):
 class UnknownNote(MemoryFault):
     """No note has this id."""
 
-    def __init__(self, heuristic_id: str) -> None:
-        super().__init__(f"Unknown heuristic {heuristic_id!r}; read_memory lists the heuristics there are.")
+    def __init__(self, note_id: str) -> None:
+        super().__init__(f"Unknown note {note_id!r}; read_memory lists the notes there are.")
 
 
 class UnknownAttempt(MemoryFault):
@@ -36,7 +36,7 @@ class UnknownAttempt(MemoryFault):
 
 
 class MemoryLocked(MemoryFault):
-    """Another process, or another Memory of this one, holds the file; `pid` is None where it is not known."""
+    """Another process, or another Memory in this process, holds the file; `pid` is None where it is unknown."""
 
     def __init__(self, path: str, pid: int | None) -> None:
         self.pid = pid

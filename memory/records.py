@@ -1,4 +1,4 @@
-"""Frozen records of what memory holds; the store gives and takes these and nothing else."""
+"""Frozen records of what memory holds. The store takes and returns only these."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from memory.claims import Claim
-from trainers.space import Config, Space
-from trainers.spec import DatasetFacts, FilterSeen, Outcome
+from memory.claim import Claim
+from trainers.contract.facts import DatasetFacts
+from trainers.contract.space import Config, Space
+from trainers.contract.wire import FilterSeen, Outcome
 
 Level = Literal["trial", "reflection", "heuristic", "summary"]
 NoteKind = Literal["reflection", "heuristic", "summary"]
 TrialStatus = Literal["queued", "running", "interrupted"] | Outcome
-"""`interrupted`: the last attempt ended without a result; the same run_trial starts a new attempt."""
+"""The status of a trial. `interrupted`: its last attempt ended without a result; run_trial starts a new attempt."""
 EarlyStop = Literal["auto", "off"]
-"""Whether trainings that are hopeless beside earlier ones of the study are stopped."""
+"""Whether trainings are stopped early when they cannot catch up with earlier ones of the study."""
 RunOutcome = Literal["done", "cancelled", "failed"]
 ClaimVerdict = Literal["supported", "refuted", "mixed", "insufficient"]
 
 
 class Record(BaseModel):
+    """A frozen record."""
+
     model_config = ConfigDict(frozen=True)
 
 
 class Guardrail(Record):
-    """The least and the most that a measure may be, on average over a configuration's trainings."""
+    """The limits of a measure's mean over the trainings of one configuration."""
 
     min: float | None = None
     max: float | None = None
 
 
 class Study(Record):
-    """One tuning of one backbone on one dataset. `space` is the study's own; its default is trial 0."""
+    """The tuning of one backbone on one dataset. `space` belongs to the study, and its default is trial 0."""
 
     study_id: str
     created_at: datetime
@@ -50,21 +53,27 @@ class Study(Record):
     budget_seconds: float | None
     trial_seconds: float | None
     gpu_seconds: float | None = None
-    """How long its trainings may hold a slot, all together."""
+    """The seconds that all trainings of the study together may hold a slot. None: no limit."""
     policy: str
     seed: int
     early_stop: EarlyStop = "off"
     withhold: float = 0.0
     """The chance that a heuristic of another study is kept from this one, so that its worth can be measured."""
+    min_gain: float | None = None
+    """The smallest relative gain that matters. None: the larger of 2 % and two sigmas."""
+    confirm_seeds: int | None = None
+    """Fresh seeds of the finalist and of the default that the end trains. None: as many as the budget has room for."""
     guardrails: dict[str, Guardrail] = {}
-    """By measure; a configuration that violates one is never the incumbent."""
+    """The guardrails by measure. A configuration that violates one is never the incumbent."""
     brief: str
-    """The brief's facts as JSON, as start_study answered them (without what memory said then)."""
+    """The facts of the brief as JSON, as start_study answered them, without the advice from memory."""
+    closing: bool = False
+    """Whether the choice is made and the sealed test is about to be read: only the fresh seeds are trained."""
     finished: bool = False
 
     @property
     def limits(self) -> dict[str, dict[str, float]]:
-        """The guardrails as start_study was given them."""
+        """The guardrails in the form that start_study takes."""
         return {name: limit.model_dump(exclude_none=True) for name, limit in self.guardrails.items()}
 
 
@@ -78,7 +87,7 @@ class Expected(Record):
 
 
 class NewTrial(Record):
-    """What start_trial is told. `number` is left to the store: replicates share it."""
+    """A trial as start_trial takes it. The store assigns `number`, because replicates share one."""
 
     study_id: str
     parent: str | None
@@ -86,7 +95,7 @@ class NewTrial(Record):
     config: Config
     config_hash: str
     fingerprint: str | None = None
-    """Trials that share it train to the same weights."""
+    """Trials with the same fingerprint train to the same weights."""
     seed: int
     replicate_of: str | None = None
     hypothesis: str | None = None
@@ -94,10 +103,12 @@ class NewTrial(Record):
     cites: tuple[str, ...] = ()
     snapshot_id: str | None = None
     request_key: str | None = None
+    early_stop: EarlyStop = "auto"
+    """`off`: the trial is trained to its end, whatever the study's rule says of it."""
 
 
 class Trial(NewTrial):
-    """One training. Metrics are of validation, at the best epoch."""
+    """One training. Its metrics are validation metrics at the best epoch."""
 
     trial_id: str
     number: int
@@ -106,7 +117,7 @@ class Trial(NewTrial):
     message: str = ""
     validation: dict[str, float] = {}
     measures: dict[str, float] = {}
-    """Coverage and popularity of what it recommends, and how long that takes: see TrialResult."""
+    """Coverage and popularity of the recommended items, and how long a recommendation takes: see TrialResult."""
     best_epoch: int | None = None
     epochs: int = 0
     seconds: float = 0.0
@@ -119,9 +130,10 @@ class Trial(NewTrial):
     trainer_version: str | None = None
     versions: dict[str, str] = {}
     weights_of: str | None = None
-    """The trial whose weights were evaluated again: nothing was trained, so this is no evidence of noise of its own."""
+    """The trial whose weights were evaluated again. Nothing was trained, so it says nothing about seed noise."""
     verdict: str | None = None
-    """As told when the trial finished: better, worse, tied, retest, or None where nothing could be compared."""
+    """The verdict when the trial finished, None where nothing could be compared. Homes from before the present rule
+    also hold `tied` and `retest`: they are shown, and nothing is decided by them."""
 
     @property
     def finished(self) -> bool:
@@ -130,12 +142,12 @@ class Trial(NewTrial):
 
     @property
     def scored(self) -> bool:
-        """Whether its validation may be compared: it ended as planned, or its time was up."""
+        """Whether its validation metrics can be compared: it ended as planned, or ran out of time."""
         return self.status in ("ok", "timed_out") and bool(self.validation)
 
 
 class Attempt(Record):
-    """One process that worked on a trial. `ended_at` None: it is not known to have ended."""
+    """One process that worked on a trial. `ended_at` is None until the process is known to have ended."""
 
     attempt_id: str
     trial_id: str
@@ -147,9 +159,9 @@ class Attempt(Record):
 
 
 class Note(Record):
-    """A reflection, a heuristic or a summary. Never rewritten: a newer one supersedes it."""
+    """A reflection, a heuristic or a summary. A note is never rewritten; a newer one supersedes it."""
 
-    heuristic_id: str
+    note_id: str
     study_id: str
     kind: NoteKind
     text: str
@@ -157,13 +169,13 @@ class Note(Record):
     supersedes: tuple[str, ...] = ()
     superseded_by: str | None = None
     verdict: ClaimVerdict | None = None
-    """Of heuristics only; without a claim it stays insufficient, since nothing can check it."""
+    """The verdict of a heuristic. Without a claim it stays insufficient, because nothing can check it."""
     claim_text: str | None = None
-    """The claim as JSON; `claim` reads it."""
+    """The claim as JSON text; the property `claim` parses it."""
     forced: bool | None = None
-    """Of a claim: whether it was written against data that refuted it."""
+    """Whether the claim was written although the data refuted it; None without a claim."""
     transfer: ClaimVerdict | None = None
-    """Whether the claim is known to hold on datasets that were not seen."""
+    """The verdict on whether the claim holds on unseen datasets."""
     n_pairs: int | None = None
     n_datasets: int | None = None
     effect: float | None = None
@@ -175,36 +187,61 @@ class Note(Record):
 
     @property
     def claim(self) -> Claim | None:
-        """What the heuristic says in numbers, if anything."""
+        """The claim of the heuristic, None where it has none."""
         return None if self.claim_text is None else Claim.model_validate_json(self.claim_text)
 
 
-class Reveal(Record):
-    """One look at a sealed test split. `ordinal` counts the looks at one dataset content, from 1."""
+class Closing(Record):
+    """The choice with which a study closes: the trials of the chosen configuration and of the default so far."""
+
+    study_id: str
+    chosen: tuple[str, ...]
+    default: tuple[str, ...]
+    chosen_seeds: tuple[int, ...] = ()
+    """The fresh seeds of the chosen configuration, which are trained after the choice and are what the test reports."""
+    default_seeds: tuple[int, ...] = ()
+    """Those of the default."""
+
+
+class NewReveal(Record):
+    """What one look at a sealed test split showed."""
 
     study_id: str
     dataset_hash: str
-    ordinal: int
     chosen: tuple[str, ...]
+    """The trials of the chosen configuration over which its test is reported."""
     default: tuple[str, ...]
+    """Those of the default."""
     test: dict[str, dict[str, float]]
-    """By trial id."""
+    """The test metrics, by trial id, also of seeds that are not reported."""
+    baselines: dict[str, dict[str, float]] = {}
+    """The test metrics of models that need no training, by model."""
+    users: int | None = None
+    """How many users were tested. None: unknown, so as many as the dataset has."""
+    user_variance: float | None = None
+    """How much the log gain varies with the users that were drawn. None: unknown."""
+
+
+class Reveal(NewReveal):
+    """One opening of a sealed test split. `ordinal` counts the openings for one dataset content, from 1."""
+
+    ordinal: int
     created_at: datetime
 
 
 class PolicyRun(Record):
-    """A policy that plays a study inside the owner. `outcome` None: it has not ended."""
+    """A policy that runs a study inside the owner process. `outcome` is None until the run has ended."""
 
     run_id: str
     study_id: str
     started_at: datetime
     policy: str
     until_trials: int
-    """It ends once the study has so many configurations, whoever trained them."""
+    """The run ends once the study has this many configurations, whoever trained them."""
     budget_seconds: float | None
-    """Wall clock from its start."""
+    """The wall-clock limit of the run, counted from its start. None: no limit."""
     finishes: bool
-    """Whether it ends the study, too, and so opens the sealed test."""
+    """Whether the run also finishes the study, which opens the sealed test."""
     ended_at: datetime | None = None
     outcome: RunOutcome | None = None
     message: str = ""

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from memory import notes, trials
-from memory.claim_book import ClaimBook
-from memory.claims import Claim, checked
-from memory.connection import Connection
-from memory.credit import Ledger
+from memory.advice.queries import AdviceQueries
+from memory.claim import Claim, checked
+from memory.claims.book import ClaimBook
+from memory.claims.credit import ExposureLog
 from memory.errors import MemoryFault
-from memory.exchange import Packs
-from memory.lore import Lore
-from memory.migrations import migrate, shipped
-from memory.notebook import Notebook
-from memory.policy_runs import PolicyRuns
-from memory.records import Attempt, NewTrial, Note, NoteKind, Reveal, Study, Trial
-from memory.rows import new_id
-from memory.studies import Studies
-from trainers.spec import DatasetFacts, Epoch, TrialResult
+from memory.exchange.packs import Packs
+from memory.records import Attempt, NewTrial, Note, NoteKind, Study, Trial
+from memory.tables import attempts, notes, trials
+from memory.tables.connection import Connection, Cursor
+from memory.tables.curve_cache import CurveCache, Points
+from memory.tables.migrations import migrate, shipped
+from memory.tables.note_cache import NoteCache
+from memory.tables.policy_runs import PolicyRuns
+from memory.tables.reveals import Reveals
+from memory.tables.rows import new_id
+from memory.tables.snapshots import Snapshots
+from memory.tables.studies import Studies
+from memory.tables.trial_cache import TrialCache
+from trainers.contract.facts import DatasetFacts
+from trainers.contract.wire import Epoch, TrialResult
 
 __all__ = ["Memory", "new_id"]
 
@@ -37,11 +43,16 @@ class Memory:
         self._book = ClaimBook()
         self._studies = Studies()
         self._rosters: dict[str, trials.Roster] = {}
-        self._notebook = Notebook(connection)
-        self.lore = Lore(connection, self._book)
-        self.ledger = Ledger(connection)
+        self._trials = TrialCache()
+        self._curves = CurveCache()
+        self._replicates: dict[tuple[str, str, datetime], list[tuple[int, tuple[float, ...]]]] = {}
+        self._note_cache = NoteCache(connection)
+        self.advice = AdviceQueries(connection, self._book)
+        self.exposures = ExposureLog(connection)
         self.runs = PolicyRuns(connection)
-        self.packs = Packs(connection, self._book, self._notebook)
+        self.snapshots = Snapshots(connection, self._studies)
+        self.reveals = Reveals(connection, self._studies)
+        self.packs = Packs(connection, self._book, self._note_cache)
 
     @classmethod
     def open(cls, path: Path) -> Memory:
@@ -71,8 +82,11 @@ class Memory:
 
     def study(self, study_id: str) -> Study:
         """The study as it stands."""
-        with self._connection.read() as cursor:
-            return self._studies.one(cursor, study_id)
+        with self._connection.held():
+            if (known := self._studies.known(study_id)) is not None:
+                return known
+            with self._connection.read() as cursor:
+                return self._studies.one(cursor, study_id)
 
     def studies(self) -> list[Study]:
         """All studies, newest first."""
@@ -86,17 +100,29 @@ class Memory:
 
     # Trials
 
-    def start_trial(self, new: NewTrial) -> Trial:
+    @contextmanager
+    def _writing_trials(self) -> Generator[Cursor]:
+        """A transaction that writes trials, and what is kept of them: where it fails, all of it is read again."""
+        with self._connection.held():  # nobody may see what is kept before it is cleared
+            try:
+                with self._connection.write() as cursor:
+                    yield cursor
+            except BaseException:
+                self._trials.clear()
+                self._curves.clear()
+                raise
+
+    def start_trial(self, new: NewTrial, *, confirms: bool = False) -> Trial:
         """Stores a queued trial under a fresh id; the one that is there where the study saw this request_key before.
 
-        Its number is that of `replicate_of` or of an equal configuration in the study, else the next, from 0.
+        Its number is that of `replicate_of` or of its configuration, else the next. A closing study: if it `confirms`.
         """
         study_id = new.study_id
         try:
-            with self._connection.write() as cursor:
+            with self._writing_trials() as cursor:
                 study = self._studies.one(cursor, study_id)
                 roster = self._rosters[study_id] = self._rosters.get(study_id) or trials.roster(cursor, study_id)
-                return trials.start(cursor, study, new, roster)
+                return self._trials.stored(trials.start(cursor, study, new, roster, confirms))
         except BaseException:
             self._rosters.pop(study_id, None)  # what did not come to be must not be counted
             raise
@@ -108,21 +134,24 @@ class Memory:
 
     def trial(self, trial_id: str) -> Trial:
         """The trial as it stands; its status is derived from its attempts and its result."""
-        with self._connection.read() as cursor:
-            return trials.one(cursor, trial_id)
+        with self._connection.held():
+            if (known := self._trials.known_trial(trial_id)) is not None:
+                return known
+            with self._connection.read() as cursor:
+                return trials.one(cursor, trial_id)
 
     def trials(self, study_id: str) -> list[Trial]:
         """All trials of a study, oldest first."""
-        with self._connection.read() as cursor:
-            found = trials.of_study(cursor, study_id)
-            if not found:
-                self._studies.one(cursor, study_id)
-            return found
+        with self._connection.held():
+            known = self._trials.known_study(study_id)
+        return self.trials_of([study_id])[study_id] if known is None else known
 
-    def find_trial(self, study_id: str, config_hash: str, seed: int) -> Trial | None:
-        """The latest trial of this configuration and seed that was neither cancelled nor crashed."""
+    def trials_of(self, study_ids: Sequence[str]) -> dict[str, list[Trial]]:
+        """All trials of each study, oldest first. Raises UnknownStudy."""
         with self._connection.read() as cursor:
-            return trials.equal(cursor, study_id, config_hash, seed)
+            for study_id in study_ids:
+                self._studies.one(cursor, study_id)
+            return self._trials.read_studies(cursor, study_ids)
 
     def trained(self, fingerprint: str) -> list[str]:
         """The `ok` trials of any study with this training fingerprint, the one to take weights from first."""
@@ -139,17 +168,21 @@ class Memory:
 
         Metrics that are not finite are left out, and a message beyond 20,000 characters keeps its end.
         """
-        with self._connection.write() as cursor:
-            trial = trials.finish(cursor, result)
+        with self._writing_trials() as cursor:
+            trial = self._trials.known_trial(result.trial_id) or trials.one(cursor, result.trial_id)
+            if not trial.finished:
+                trial = self._trials.stored(trials.finish(cursor, trial, result))
+                self._forget_replicates(self._studies.one(cursor, trial.study_id))
         with self._connection.write() as cursor:  # apart: a fault in judging claims must not lose the result
             judged = self._book.landed(cursor, self._studies.one(cursor, trial.study_id), trial)
-        self._notebook.refresh(judged)
+        self._note_cache.refresh(judged)
         return trial
 
     def record_verdict(self, trial_id: str, verdict: str) -> None:
         """Stores what was told of a trial against noise; the newest verdict is the trial's."""
-        with self._connection.write() as cursor:
+        with self._writing_trials() as cursor:
             trials.record_verdict(cursor, trial_id, verdict)
+            self._trials.judged(trial_id, verdict)
 
     def replicates(self, backbone: str, metric: str, before: datetime) -> list[tuple[int, tuple[float, ...]]]:
         """Users, and scores by seed, of each configuration that studies begun `before` trained with several seeds.
@@ -157,53 +190,72 @@ class Memory:
         Trials that share a training (`weights_of`) count once.
         """
         with self._connection.read() as cursor:
-            rows = trials.replicates(cursor, backbone, metric, before)
-            return [
-                (DatasetFacts.model_validate_json(row["facts"]).measured_users, tuple(row["scores"])) for row in rows
-            ]
+            key = backbone, metric, before
+            if key not in self._replicates:
+                rows = trials.replicates(cursor, *key)
+                self._replicates[key] = [
+                    (DatasetFacts.model_validate_json(row["facts"]).measured_users, tuple(row["scores"]))
+                    for row in rows
+                ]
+            return self._replicates[key]
+
+    def _forget_replicates(self, study: Study) -> None:
+        """A trial of the study has landed, which later studies count. Called inside a transaction."""
+        outdated = [key for key in self._replicates if key[2] > study.created_at]
+        for key in outdated:
+            del self._replicates[key]
 
     # Attempts and epochs
 
     def start_attempt(self, trial_id: str, pid: int, create_time: float) -> Attempt:
         """Stores that a process works on the trial: pid and create_time (seconds since 1970) name it for good."""
-        with self._connection.write() as cursor:
-            return trials.start_attempt(cursor, trial_id, pid, create_time)
+        with self._writing_trials() as cursor:
+            attempt, study_id = attempts.start(cursor, trial_id, pid, create_time)
+            self._trials.attempted(trial_id, "running")
+            self._curves.restarted(study_id, trial_id)
+            return attempt
 
     def end_attempt(self, attempt_id: str, cause: str) -> None:
         """Stores why an attempt ended; the first cause stays."""
-        with self._connection.write() as cursor:
-            trials.end_attempt(cursor, attempt_id, cause)
+        with self._writing_trials() as cursor:
+            self._trials.attempted(attempts.end(cursor, attempt_id, cause), "interrupted")
 
     def attempts(self, trial_id: str) -> list[Attempt]:
         """All attempts of a trial, oldest first."""
         with self._connection.read() as cursor:
-            return trials.attempts(cursor, trial_id)
+            return attempts.of_trial(cursor, trial_id)
 
     def open_attempts(self) -> list[Attempt]:
         """The attempts of any trial that are not known to have ended, oldest first."""
         with self._connection.read() as cursor:
-            return trials.open_attempts(cursor)
+            return attempts.unended(cursor)
 
     def add_epochs(self, trial_id: str, epochs: Sequence[Epoch]) -> None:
         """Stores epochs of the trial's last attempt; those that are there already stay as they are."""
-        with self._connection.write() as cursor:
-            trials.add_epochs(cursor, trial_id, epochs)
+        with self._writing_trials() as cursor:
+            study_id = attempts.add_epochs(cursor, trial_id, epochs)
+            self._curves.added(study_id, trial_id, epochs)
 
     def epochs(self, trial_id: str) -> list[Epoch]:
         """The epochs of the trial's last attempt, in order."""
         with self._connection.read() as cursor:
-            return trials.epochs(cursor, trial_id)
+            return attempts.epochs(cursor, trial_id)
 
-    def curves(self, study_id: str, metric: str) -> dict[str, list[tuple[int, float]]]:
+    def epochs_by_trial(self, study_id: str) -> dict[str, list[Epoch]]:
+        """The epochs of each trial's last attempt, in order, by trial; trials without epochs are left out."""
+        with self._connection.read() as cursor:
+            return attempts.epochs_by_trial(cursor, study_id)
+
+    def curves(self, study_id: str, metric: str) -> dict[str, Points]:
         """By trial of a study the epochs of its last attempt that told the metric: (epoch, value), in order."""
         with self._connection.read() as cursor:
-            return trials.curves(cursor, study_id, metric)
+            return self._curves.of_study(cursor, study_id, metric)
 
     def copy_to(self, path: Path) -> None:
         """Writes the whole memory into another file, as it stands now."""
         self._connection.copy_to(path)
 
-    # What was learned and shown
+    # Notes
 
     def add_note(
         self,
@@ -227,13 +279,13 @@ class Memory:
                 note = notes.add(cursor, study_id, kind, text, evidence, supersedes)
             else:
                 note = self._book.add(cursor, study, text, evidence, supersedes, checked(claim, study.space), force)
-        self._notebook.refresh([note.heuristic_id, *supersedes])
+        self._note_cache.refresh([note.note_id, *supersedes])
         return note
 
-    def note(self, heuristic_id: str) -> Note:
+    def note(self, note_id: str) -> Note:
         """The note as it stands."""
         with self._connection.read() as cursor:
-            return notes.one(cursor, heuristic_id)
+            return notes.one(cursor, note_id)
 
     def notes(
         self, *, study_id: str | None = None, kind: NoteKind | None = None, include_superseded: bool = False
@@ -241,46 +293,8 @@ class Memory:
         """Notes, oldest first, of one study or all and of one kind or all."""
         return [
             note
-            for note in self._notebook.all()
+            for note in self._note_cache.all()
             if study_id in (None, note.study_id)
             and kind in (None, note.kind)
             and (include_superseded or note.superseded_by is None)
         ]
-
-    def take_snapshot(self, study_id: str | None, shown: Sequence[str]) -> str:
-        """Stores which ids one read of memory showed, and answers the snapshot's id."""
-        with self._connection.write() as cursor:
-            if study_id is not None:
-                self._studies.one(cursor, study_id)
-            return notes.take_snapshot(cursor, study_id, shown)
-
-    def latest_snapshot(self, study_id: str) -> str | None:
-        """The id of the study's newest snapshot."""
-        with self._connection.read() as cursor:
-            return notes.latest_snapshot(cursor, study_id)
-
-    def snapshot(self, snapshot_id: str) -> tuple[str, ...] | None:
-        """The ids that a snapshot showed, in their order; None for an unknown one."""
-        with self._connection.read() as cursor:
-            return notes.shown(cursor, snapshot_id)
-
-    def add_reveal(
-        self,
-        study_id: str,
-        dataset_hash: str,
-        chosen: Sequence[str],
-        default: Sequence[str],
-        test: Mapping[str, Mapping[str, float]],
-    ) -> Reveal:
-        """Stores a study's one look at the sealed test; `ordinal` counts the looks at this dataset content, from 1.
-
-        A second call for the study answers the stored one. `test` is by trial id.
-        """
-        with self._connection.write() as cursor:
-            self._studies.one(cursor, study_id)
-            return notes.add_reveal(cursor, study_id, dataset_hash, chosen, default, test)
-
-    def reveal(self, study_id: str) -> Reveal | None:
-        """The study's look at the sealed test, if it had one. Never part of what read_memory shows."""
-        with self._connection.read() as cursor:
-            return notes.reveal(cursor, study_id)

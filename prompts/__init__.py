@@ -1,4 +1,7 @@
-"""What is said to a model: one Markdown file a prompt, its {{places}} filled by `render`."""
+"""What is said to a model: one Markdown file for each prompt, whose {{places}} `render` fills.
+
+Nothing here talks to a model; server/drive/llm does, and server/tools offers the prompts to MCP clients.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The version of this installation: what --version prints and what an owner tells its clients."""
+"""The version of this installation: what --version prints and what an owner reports to its clients."""
 
 from __future__ import annotations
 

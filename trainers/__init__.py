@@ -1,1 +1,4 @@
-"""The child process that computes: data in, trained encoder and validation metrics out. Stays free of torch."""
+"""The child process: reads a dataset, trains an encoder and reports validation metrics. This file loads no torch.
+
+It knows nothing of the server: a task comes in as files in a run directory, and its results are files there.
+"""

@@ -1,4 +1,4 @@
-"""python -m trainers run | evaluate | export | recommend DIR, worker: what a child does; results are written to DIR."""
+"""`python -m trainers`: run, evaluate, export or recommend in DIR, serve such tasks as a worker, or compile kernels."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when a result was written, whatever its status; 1, with one line, when even that failed."""
+    """Returns exit code 0 if a result was written, whatever its status; else 1, with one line on stderr."""
     started = time.monotonic()
     cancel = threading.Event()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: cancel.set())  # before torch is there: it takes seconds to load
+        signal.signal(signal.SIGTERM, lambda *_: cancel.set())  # before torch, which takes seconds to load
     options = _parser().parse_args(arguments)
     if options.command == "worker":
-        from trainers import worker
+        from trainers.child import worker
 
         return worker.serve(options.datasets, forks=not options.one_at_a_time)
     if options.command == "kernels":
-        from trainers import native
+        from trainers.models import native
 
         return native.build_all(options.into)
-    from trainers.tasks import perform
+    from trainers.child.tasks import perform
 
     seconds = options.deadline_seconds if options.command == "run" else None
     deadline = inf if seconds is None else started + seconds

@@ -11,12 +11,12 @@ import sys
 def main() -> int:
     url, token = os.environ.get("VIRTUALMLE_URL", "").strip(), os.environ.get("VIRTUALMLE_TOKEN", "").strip()
     if url:
-        from server.bridge import run_bridge
-        from server.home import HomeError
-        from server.reach import FarReach, RemoteError
+        from server.client.bridge import run_bridge
+        from server.client.endpoint import RemoteEndpoint, RemoteError
+        from server.client.home import HomeError
 
         try:
-            run_bridge(FarReach(url, token or None))
+            run_bridge(RemoteEndpoint(url, token or None))
         except (HomeError, RemoteError) as error:
             return refused(str(error))
         return 0

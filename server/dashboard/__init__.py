@@ -1,1 +1,4 @@
-"""What a study looks like: numbers, apart from them their drawing, and the page that shows them live."""
+"""The page that shows studies live: its routes and its HTML.
+
+It shows the answers of server/views and the pictures of server/charts, and computes nothing of its own.
+"""

@@ -1,4 +1,4 @@
-"""The study page of an owner: one page without data, and the data that it asks for with a token."""
+"""The routes of the study page: one page without data, and the data that it requests with a token."""
 
 from __future__ import annotations
 
@@ -11,38 +11,35 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import anyio.to_thread
 from mcp.server import MCPServer
-from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from memory.errors import UnknownStudy
-from memory.records import Study
+from memory.off_loop import off_loop
 from server.auth import CHALLENGE, Tokens, bearer
-from server.dashboard.numbers import StudyNumbers, numbers
-from server.progress import progress, table
-from server.reveal import finish_answer
+from server.charts.numbers import StudyNumbers, numbers
 from server.runtime import Runtime
-from server.views import note_item, study_line
+from server.study.history import read_history
+from server.study.replayed import replay_of
+from server.views.finish import finish_answer
+from server.views.items import note_item, study_line
+from server.views.progress import progress, table
 
-STUDIES = 200
-"""The newest ones, which the page offers."""
+NEWEST_STUDIES = 200
+"""How many of the newest studies the page offers."""
 DATA_PATH = "/page/studies"
 APP = "ui://virtualmle/study"
-"""The same page for hosts that show MCP Apps; it reads its data from a resource."""
+"""URI of the same page for clients that show MCP Apps; there it reads its data from a resource."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-def add_page(server: MCPServer[Any], runtime: Runtime, tokens: Tokens, hosts: TransportSecuritySettings) -> None:
-    """Routes / and /page; data only for a token, where there are tokens, and for Host names that are admitted."""
-    security = TransportSecurityMiddleware(hosts)
+def add_page(server: MCPServer[Any], runtime: Runtime, tokens: Tokens) -> None:
+    """Adds / and /page. Where tokens are required, data needs one. The owner's gate has checked Host and Origin."""
 
     def route(path: str, answer: Answer) -> None:
         async def guarded(request: Request) -> Response:
-            if refusal := await security.validate_request(request, is_post=False):
-                return refusal
             if tokens.required and await tokens.verify_token(bearer(request.headers)) is None:
                 return JSONResponse({"error": "a bearer token is needed"}, status_code=401, headers=CHALLENGE)
             return await answer(request)
@@ -50,43 +47,50 @@ def add_page(server: MCPServer[Any], runtime: Runtime, tokens: Tokens, hosts: Tr
         server.custom_route(path, methods=["GET"])(guarded)
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(html(), headers=_HEADERS | {"content-security-policy": policy()})
+        return HTMLResponse(page_html(), headers=_HEADERS | {"content-security-policy": content_security_policy()})
 
     async def studies(request: Request) -> Response:
-        found = runtime.memory.studies()[:STUDIES]
-        lines = [study_line(runtime.memory, study).model_dump(mode="json", exclude_none=True) for study in found]
+        lines = await off_loop(_study_lines, runtime)
         return JSONResponse(lines, headers=_HEADERS)
 
     async def study(request: Request) -> Response:
         try:
-            known = runtime.memory.study(request.path_params["study_id"])
+            data = await off_loop(study_data, runtime, request.path_params["study_id"])
         except UnknownStudy as fault:
             return JSONResponse({"error": str(fault)}, status_code=404)
-        found = await anyio.to_thread.run_sync(study_data, runtime, known)
-        return JSONResponse(found, headers=_HEADERS)
+        return JSONResponse(data, headers=_HEADERS)
 
     server.custom_route("/", methods=["GET"])(page)
     route(DATA_PATH, studies)
     route(f"{DATA_PATH}/{{study_id}}", study)
 
 
-def study_data(runtime: Runtime, study: Study) -> dict[str, Any]:
-    """Everything that the page shows of one study."""
+def _study_lines(runtime: Runtime) -> list[dict[str, Any]]:
+    studies = runtime.memory.studies()[:NEWEST_STUDIES]
+    trials = runtime.memory.trials_of([study.study_id for study in studies])
+    lines = [study_line(study, trials[study.study_id]) for study in studies]
+    return [line.model_dump(mode="json", exclude_none=True) for line in lines]
+
+
+def study_data(runtime: Runtime, study_id: str) -> dict[str, Any]:
+    """Everything that the page shows about one study. Raises UnknownStudy."""
     memory = runtime.memory
-    trials = memory.trials(study.study_id)
+    history = read_history(memory, study_id)
+    study = history.study
     drawn: StudyNumbers = numbers(memory, study)
     notes = [note_item(note) for note in memory.notes(study_id=study.study_id)]
     facts = progress(memory, study, limit=1).model_dump(mode="json", exclude_none=True, exclude={"table", "next"})
     return {
         **facts,
-        "table": [line.model_dump(mode="json", exclude_none=True) for line in table(study, trials)],
+        "table": [line.model_dump(mode="json", exclude_none=True) for line in table(history)],
         "numbers": asdict(drawn),
         "trials": [
             trial.model_dump(mode="json", include={"trial_id", "number", "seed", "status", "verdict", "hypothesis"})
             | {"score": trial.validation.get(study.metric), "seconds": trial.seconds}
-            for trial in trials
+            for trial in history.trials
         ],
         "notes": [note.model_dump(mode="json", exclude_none=True) for note in notes],
+        "replay": replay.words if (replay := replay_of(study)) else None,
         "ending": finish_answer(memory, runtime.settings, study).words if study.finished else None,
     }
 
@@ -95,20 +99,20 @@ _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff", "r
 
 
 @cache
-def html() -> str:
-    """The page itself."""
+def page_html() -> str:
+    """The content of study.html."""
     return (resources.files("server.dashboard") / "study.html").read_text(encoding="utf-8")
 
 
 @cache
-def policy() -> str:
-    """What the page may do: run the script and the style that it came with, and ask its own host."""
+def content_security_policy() -> str:
+    """Lets the page use only the script and the style in it, and connect only to its own host."""
 
-    def hashed(tag: str) -> str:
-        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html(), re.DOTALL)
+    def hash_of(tag: str) -> str:
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page_html(), re.DOTALL)
         return "'sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() + "'"
 
     return (
-        f"default-src 'none'; script-src {hashed('script')}; style-src {hashed('style')}; connect-src 'self'; "
+        f"default-src 'none'; script-src {hash_of('script')}; style-src {hash_of('style')}; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

@@ -7,45 +7,48 @@ from dataclasses import replace
 from random import Random
 from typing import Literal
 
-from memory.elsewhere import Elsewhere
-from memory.priors import Start
-from server.policies.base import Brief
+from memory.advice.starts import Start
+from memory.statistics.elsewhere import Elsewhere
+from server.policies.base import PolicyContext
 from server.policies.sampling import changes_between, draw
-from trainers.space import Space
+from trainers.contract.space import Space
 
 MemoryMode = Literal["on", "off", "frozen", "permuted", "flipped"]
 """`frozen` reads and writes nothing; the placebos do not write either."""
 
 
-def ablated(brief: Brief, mode: MemoryMode, space: Space, seed: int) -> Brief:
-    """The brief as a policy sees it. `permuted` deals expected gains and scores out anew and advises at random.
+def ablated(context: PolicyContext, mode: MemoryMode, space: Space, seed: int) -> PolicyContext:
+    """The context that a policy gets. `permuted` shuffles expected gains and scores, and gives random starts.
 
-    `flipped` expects the opposite of every claim and score, and advises nothing. Neither shows words.
+    `flipped` reverses every expected gain and score, and gives no starts. Neither shows notes.
     """
     if mode in ("on", "frozen"):
-        return brief
+        return context
     if mode == "off":
-        return brief.without_memory()
+        return context.without_memory()
     if mode == "flipped":
-        turned = tuple(replace(one, gain=-one.gain) for one in brief.beliefs)
-        others = tuple(_rescored(one, _turned([point.mean for point in one.points])) for one in brief.elsewhere)
-        return replace(brief, memory=(), starts=(), beliefs=turned, elsewhere=others)
-    dice = Random(f"permuted:{seed}")
-    gains = dice.sample([one.gain for one in brief.beliefs], len(brief.beliefs))
-    dealt = tuple(replace(one, gain=gain) for one, gain in zip(brief.beliefs, gains, strict=True))
+        beliefs = tuple(replace(belief, gain=-belief.gain) for belief in context.beliefs)
+        datasets = tuple(
+            _rescored(dataset, _mirrored([point.mean for point in dataset.points])) for dataset in context.elsewhere
+        )
+        return replace(context, memory=(), starts=(), beliefs=beliefs, elsewhere=datasets)
+    rng = Random(f"permuted:{seed}")
+    gains = rng.sample([belief.gain for belief in context.beliefs], len(context.beliefs))
+    beliefs = tuple(replace(belief, gain=gain) for belief, gain in zip(context.beliefs, gains, strict=True))
     default = space.default()
-    starts = tuple(Start(changes_between(space, default, draw(space, dice)), one.gain) for one in brief.starts)
-    others = tuple(
-        _rescored(one, dice.sample([point.mean for point in one.points], len(one.points))) for one in brief.elsewhere
+    starts = tuple(Start(changes_between(space, default, draw(space, rng)), start.gain) for start in context.starts)
+    datasets = tuple(
+        _rescored(dataset, rng.sample([point.mean for point in dataset.points], len(dataset.points)))
+        for dataset in context.elsewhere
     )
-    return replace(brief, memory=(), starts=starts, beliefs=dealt, elsewhere=others)
+    return replace(context, memory=(), starts=starts, beliefs=beliefs, elsewhere=datasets)
 
 
-def _turned(means: Sequence[float]) -> list[float]:
-    """The best as low as the worst was, and so on."""
+def _mirrored(means: Sequence[float]) -> list[float]:
+    """The means in reverse: the best becomes as low as the worst was."""
     return [max(means) + min(means) - mean for mean in means]
 
 
-def _rescored(one: Elsewhere, means: Sequence[float]) -> Elsewhere:
-    points = (replace(point, mean=mean) for point, mean in zip(one.points, means, strict=True))
-    return replace(one, points=tuple(points))
+def _rescored(dataset: Elsewhere, means: Sequence[float]) -> Elsewhere:
+    points = (replace(point, mean=mean) for point, mean in zip(dataset.points, means, strict=True))
+    return replace(dataset, points=tuple(points))

@@ -1,4 +1,4 @@
-"""One drive from the connection to the files of its report."""
+"""Runs one drive, from the connection to the files of its report."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ import typer
 from mcp import Client
 from rich.console import Console
 
-from server.causes import cause_of
-from server.drive.live import view_for
 from server.drive.loop import play
-from server.drive.page import verdict, write_report
 from server.drive.plan import Plan
+from server.drive.report.live import view_for
+from server.drive.report.page import verdict, write_report
 from server.drive.state import Drive
+from server.errors import cause_of
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
 INTERRUPTED = 130
 
 
 class DriveFailed(RuntimeError):
-    """The drive broke off; the message says why, and where the report of what there is lies."""
+    """The drive broke off; the message says why, and what the report holds."""
 
 
 def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, as_json: bool) -> int:
-    """Tune, write the report and print where it is; the exit code. Raises DriveFailed where it broke off."""
+    """Tune, write the report and print its path; returns the exit code. Raises DriveFailed if the drive broke off."""
     console = Console(stderr=True, highlight=False)
     with view_for(console) as view:
         drive = Drive(plan, view, folder)
-        anyio.run(_connected, drive, connect, reports)
-    if drive.folder is None or drive.desk is None or not drive.desk.opened:
+        anyio.run(_play_connected, drive, connect, reports)
+    if drive.folder is None or drive.study_client is None or not drive.study_client.opened:
         if drive.failure is not None:
             raise DriveFailed(drive.failure)
         return INTERRUPTED
     if drive.prompt is not None and drive.failure is None:
         typer.echo(drive.prompt)
-        go_on = f"`virtualmle drive --resume {drive.desk.study.study_id} --policy llm --model …`"
-        typer.echo(f"Nothing was trained and no model asked; {go_on} goes on with this study.", err=True)
+        resume_command = f"`{drive.plan.resume_command(drive.study_client.study.study_id)}`"
+        typer.echo(f"Nothing was trained and no model asked; {resume_command} goes on with this study.", err=True)
         return 0
     report = write_report(drive, drive.folder)
     study = report.study_id
     if drive.interrupted:
         typer.echo(
-            f"Interrupted. Study {study} is kept, unfinished: `virtualmle drive --resume {study}` goes on with it, as "
+            f"Interrupted. Study {study} is kept, unfinished: `{drive.plan.resume_command(study)}` goes on with it, as "
             "does any MCP client with run_trial and finish_study.",
             err=True,
         )
@@ -57,12 +57,12 @@ def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, 
     return INTERRUPTED if drive.interrupted else 0
 
 
-async def _connected(drive: Drive, connect: Connect, reports: Path) -> None:
+async def _play_connected(drive: Drive, connect: Connect, reports: Path) -> None:
     try:
         async with connect() as client:
             await play(drive, client, reports)
     except Exception as error:
-        if drive.desk is None or (not drive.ended and not drive.desk.opened):
+        if drive.study_client is None or (not drive.ended and not drive.study_client.opened):
             raise
         if not drive.ended:
             cause = cause_of(error)

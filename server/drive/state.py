@@ -1,8 +1,9 @@
-"""One drive's state, and where it shows what it does."""
+"""The state of one drive, and the view that shows it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +11,8 @@ from typing import Protocol
 import anyio
 
 from server.answers import MemoryItem, StudyAnswer, TrialAnswer
-from server.drive.desk import Desk
 from server.drive.plan import Plan
+from server.drive.study_client import StudyClient
 from server.policies.base import Observation, Proposal
 
 
@@ -31,42 +32,44 @@ class View(Protocol):
 
 @dataclass
 class Drive:
-    """One drive's state; what is in it when it ends, however it ends, becomes the report."""
+    """The state of one drive. However the drive ends, the report is made from it."""
 
     plan: Plan
     view: View
     folder: Path | None = None
-    """Where the report goes, once that is known: HOME/reports/STUDY_ID or what was asked for."""
-    desk: Desk | None = None
+    """Folder of the report, once it is known: HOME/reports/STUDY_ID or the one of --report."""
+    study_client: StudyClient | None = None
     written: list[MemoryItem] = field(default_factory=list[MemoryItem])
     remarks: list[str] = field(default_factory=list[str])
-    """What the reader of the report has to know beside the numbers."""
+    """What the reader of the report has to know besides the numbers."""
     interrupted: bool = False
     failure: str | None = None
     prompt: str | None = None
-    """What a model would have been told first, where that was all that was asked for."""
+    """The first prompt of a model, if a dry run made it."""
     dollars: float | None = None
-    """What the model cost, where its price is known."""
+    """Cost of the model in US dollars, if its price is known."""
     ended: bool = False
-    """Whether `play` came to its end, however it was; what fails after that is only the closing of the connection."""
+    """Whether `play` has ended, in whatever way. A later failure concerns only the closing of the connection."""
     began: float = field(default_factory=time.monotonic)
     shared: bool = False
-    """Whether others may train in the study meanwhile: then each proposal first takes in what they found."""
+    """Whether others may train in the study at the same time. If so, their trials are read before each proposal."""
+    count_others: Callable[[], Awaitable[int]] | None = None
+    """How many configurations others have begun since the drive did; they do not use up the drive's trials."""
     under_way: list[tuple[Proposal, Observation]] = field(default_factory=list[tuple[Proposal, Observation]])
-    """What was proposed and has not come back yet, and how policies see it."""
+    """Proposals that have not come back yet, each with the observation that policies see."""
     settled: anyio.Event = field(default_factory=anyio.Event)
-    """Set, and replaced, whenever something under way has come back."""
+    """Set, and replaced, whenever a proposal under way has come back."""
     proposing: anyio.Lock = field(default_factory=anyio.Lock)
 
     def remark(self, text: str) -> None:
-        """Say it now and in the report."""
+        """Show a remark now and in the report."""
         self.remarks.append(text)
         self.view.say(text)
 
     @property
-    def desk_open(self) -> Desk:
-        assert self.desk is not None
-        return self.desk
+    def open_study(self) -> StudyClient:
+        assert self.study_client is not None
+        return self.study_client
 
     def elapsed(self) -> float:
         """Seconds since the drive began."""

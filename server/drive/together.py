@@ -1,4 +1,4 @@
-"""Several things at once, of which the first failure is raised as it is."""
+"""Runs several jobs at once, and raises the first failure as it is."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import TypeVar
 
 import anyio
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-async def together(jobs: Sequence[Callable[[], Awaitable[Found]]], at_once: int) -> list[Found]:
-    """What each job came to, in their order; at most `at_once` are under way. A failure ends the others."""
-    found: dict[int, Found] = {}
+async def run_together(jobs: Sequence[Callable[[], Awaitable[Result]]], at_once: int) -> list[Result]:
+    """The results of the jobs, in their order; at most `at_once` are under way. A failure ends the others."""
+    results: dict[int, Result] = {}
     failures: list[Exception] = []
     admitted = anyio.CapacityLimiter(at_once)
 
-    async def one(place: int, job: Callable[[], Awaitable[Found]], group: anyio.abc.TaskGroup) -> None:
+    async def run_job(place: int, job: Callable[[], Awaitable[Result]], group: anyio.abc.TaskGroup) -> None:
         try:
             async with admitted:
-                found[place] = await job()
+                results[place] = await job()
         except Exception as error:
             failures.append(error)
             group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
         for place, job in enumerate(jobs):
-            group.start_soon(one, place, job, group)
+            group.start_soon(run_job, place, job, group)
     if failures:
         raise failures[0]
-    return [found[place] for place in range(len(jobs))]
+    return [results[place] for place in range(len(jobs))]

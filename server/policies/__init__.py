@@ -1,21 +1,27 @@
-"""Search policies: pure functions from what a study has seen to the trial it should run next."""
+"""Search policies: pure functions from what a study has seen to the trial it should run next.
+
+A policy reads observations (inputs.py) and proposes a configuration. It never sees a trial record or the database.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Literal
 
 from server.policies.base import Policy
 
-POLICIES = {
+PolicyName = Literal["playbook", "random", "tpe", "hybrid", "gp"]
+POLICIES: dict[str, str] = {
+    "playbook": "server.policies.playbook:Playbook",
     "random": "server.policies.random:Random",
     "tpe": "server.policies.tpe:TPE",
-    "playbook": "server.policies.playbook:Playbook",
-    "gp": "server.policies.gp:GP",
     "hybrid": "server.policies.hybrid:Hybrid",
+    "gp": "server.policies.gp:GP",
 }
+"""Import path of each policy, which `load` imports when it is needed."""
 
 
 def load(name: str) -> Policy:
-    """The policy called `name`; raises MissingExtra, in one line, where its library is not installed."""
+    """The policy called `name`; raises MissingExtra, with a one-line message, if its library is not installed."""
     module, policy = POLICIES[name].split(":")
     return getattr(import_module(module), policy)()

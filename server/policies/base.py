@@ -1,4 +1,4 @@
-"""What every policy is told and what it answers."""
+"""The interface of policies: what they receive and what they return."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol
 
-from memory.elsewhere import Elsewhere
-from memory.priors import Belief, Start
+from memory.advice.starts import Belief, Start
 from memory.records import Expected
-from trainers.space import Config, Space
+from memory.statistics.elsewhere import Elsewhere
+from memory.statistics.noise import Sigma
+from trainers.contract.space import Config, Space
 
 PENDING = "running"
 """The status of a trial that is under way: proposed, but nothing is known of it yet."""
 BAD = ("diverged", "out_of_memory", "timed_out", "stopped")
-"""Ends that speak against a configuration; others say nothing of it."""
+"""Statuses that count against a configuration; other failures say nothing about it."""
 
 
 class MissingExtra(RuntimeError):
@@ -28,34 +29,46 @@ class Observation:
 
     trial_id: str
     number: int
-    """Of the configuration: replicates share it."""
+    """Number of the configuration; replicates share it."""
     config: Config
     seed: int
     status: str
     score: float | None
     """The study's metric on validation, or None where the training may not be compared."""
     changes: Config = field(default_factory=dict[str, bool | int | float | str])
-    """From the parent."""
+    """Changes from the parent."""
     parent: str | None = None
     replicate_of: str | None = None
     verdict: str | None = None
     curve: tuple[Mapping[str, float], ...] = ()
     diagnosis: tuple[str, ...] = ()
-    """Findings on the learning curve; each starts with one word and a colon."""
+    """The finding on the training, and whether weights were reused. A few words and a colon come first."""
     seconds: float = 0.0
     epochs: int = 0
     best_epoch: int | None = None
-    reused: bool = False
-    """Whether it scored the weights of another trial: its seconds are those of one evaluation."""
+    weights_of: str | None = None
+    """The trial whose weights it scored: its seconds are those of one evaluation. None: it was trained."""
     reached: float | None = None
-    """What a training that was stopped early had reached: less than its score would have been."""
+    """Score that a training had reached when it was stopped early: a lower bound of its final score."""
+    violations: tuple[str, ...] = ()
+    """The guardrails that its configuration violates, in words; it has no score then."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether nothing was trained for it."""
+        return self.weights_of is not None
+
+    @property
+    def weights(self) -> str:
+        """The trial that trained the weights it scored."""
+        return self.weights_of or self.trial_id
 
 
 @dataclass(frozen=True)
 class Lesson:
     """A note of an earlier study: data to weigh."""
 
-    heuristic_id: str
+    note_id: str
     kind: str
     text: str
     dataset: str
@@ -63,8 +76,8 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Brief:
-    """What is known beside the trials."""
+class PolicyContext:
+    """What a policy knows beside the trials."""
 
     metric: str
     backbone: str
@@ -80,9 +93,13 @@ class Brief:
     trials_left: int | None = None
     """Configurations that may still be tried; at 0 only replicates are admitted."""
     seconds_left: float | None = None
+    noise: Sigma | None = None
+    """Seed noise as the server knows it. None: what the history and recorded trainings say."""
+    min_gain: float | None = None
+    """The smallest relative gain that matters, where the study names one."""
 
-    def without_memory(self) -> Brief:
-        """What is known of the study itself."""
+    def without_memory(self) -> PolicyContext:
+        """The context without anything from other studies."""
         return replace(self, memory=(), starts=(), beliefs=(), elsewhere=())
 
 
@@ -99,18 +116,20 @@ class Proposal:
 
 
 class Policy(Protocol):
-    """Pure: the same space, history, brief and generator state give the same proposal."""
+    """Pure: the same space, history, context and generator state give the same proposal."""
 
     reflects: bool
-    """Whether the driver writes down what each of its trials taught: only where a trial is a hypothesis."""
+    """Whether the driver writes a reflection on each of its trials, since each trial tests a hypothesis."""
 
-    def propose(self, space: Space, history: Sequence[Observation], brief: Brief, rng: Random) -> Proposal | None:
-        """The next trial, or None where there is nothing left that it would try."""
+    def propose(
+        self, space: Space, history: Sequence[Observation], context: PolicyContext, rng: Random
+    ) -> Proposal | None:
+        """The next trial, or None if the policy has nothing left to try."""
         ...
 
 
 @dataclass(frozen=True)
-class Standing:
+class Configuration:
     """One configuration with its trainings, oldest first."""
 
     number: int
@@ -134,22 +153,22 @@ class Standing:
         return [trial for trial in self.trials if trial.score is not None]
 
 
-def standings(history: Sequence[Observation]) -> list[Standing]:
+def configurations(history: Sequence[Observation]) -> list[Configuration]:
     """Every configuration that was trained, in the order of its first training."""
     groups: dict[int, list[Observation]] = {}
     for trial in history:
         groups.setdefault(trial.number, []).append(trial)
-    return [Standing(number, tuple(trials)) for number, trials in groups.items()]
+    return [Configuration(number, tuple(trials)) for number, trials in groups.items()]
 
 
-def ranked(history: Sequence[Observation]) -> list[Standing]:
+def ranked(history: Sequence[Observation]) -> list[Configuration]:
     """The configurations that scored, best mean first; a tie goes to the earlier one."""
-    scored = [standing for standing in standings(history) if standing.mean is not None]
+    scored = [standing for standing in configurations(history) if standing.mean is not None]
     return sorted(scored, key=lambda standing: -(standing.mean or 0.0))
 
 
 def tried(space: Space, history: Sequence[Observation]) -> set[str]:
-    """What the trained configurations do, as hashes of the space."""
+    """The trained configurations, as hashes of the space."""
     return {space.hash(trial.config) for trial in history}
 
 

@@ -1,4 +1,4 @@
-"""What a stored heuristic says of one field's value: written and read in the same few words."""
+"""What a stored heuristic says about one field's value, written and read in the same few phrases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from server.policies.base import Lesson
-from trainers.space import Space, SpaceError, Value
+from trainers.contract.space import Space, SpaceError, Value
 
 BEAT, LOST, NO_EFFECT = "beat", "did worse than", "made no believable difference to"
 
@@ -27,11 +27,11 @@ class Hint:
 
 def hints(space: Space, lessons: Sequence[Lesson]) -> list[Hint]:
     """What the heuristics among `lessons` say of fields that this space may change; the same backbone's first."""
-    found: list[Hint] = []
+    found_hints: list[Hint] = []
     for lesson in sorted(lessons, key=lambda lesson: lesson.backbone != space.backbone):
         if lesson.kind == "heuristic":
-            found += [hint for field in space.free() if (hint := _hint(space, field.name, lesson))]
-    return found
+            found_hints += [hint for field in space.free() if (hint := _hint(space, field.name, lesson))]
+    return found_hints
 
 
 def _hint(space: Space, name: str, lesson: Lesson) -> Hint | None:
@@ -47,7 +47,7 @@ def _hint(space: Space, name: str, lesson: Lesson) -> Hint | None:
 
 
 def number_or_word(text: str) -> Any:
-    """A value as YAML types it, and 1e-3 as the number that YAML 1.1 takes for a word."""
+    """A value as YAML types it, except that 1e-3 is a number, which YAML 1.1 takes for a word."""
     try:
         return float(text)
     except ValueError:

@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memory.records import Expected
-from server.policies.advice import advised, best_by_field, heeded
-from server.policies.base import Brief, Observation, Proposal, Standing, standings, tried
+from server.policies.advice import advised, best_by_field, drop_failed_advice
+from server.policies.base import Configuration, Observation, PolicyContext, Proposal, configurations, tried
 from server.policies.lessons import hints
-from server.policies.racing import confirm, incumbent, to_confirm, usual_seconds
+from server.policies.racing import confirm, to_confirm, trusted_leader, usual_seconds
 from server.policies.rules import ALWAYS, DIAGNOSES, SPARSE_LENGTH, SPARSE_USERS, Rule
 from server.policies.sampling import changes_between, position, settle, untried, valid, values_of
-from trainers.space import Config, Field, Space, Value
+from trainers.contract.space import Config, Field, Space, Value
 
 EFFECT = 0.03
-"""The gain that a move is expected to bring where it helps: about the seed noise of 5,000 users."""
+"""Relative gain that a helpful move is expected to bring: about the seed noise of 5,000 users."""
 STRIDE = 0.15
-"""How far a local perturbation walks on a field's scale, at most."""
+"""Largest step of a local perturbation, as a share of the field's scale."""
 SCORING_SHARE = 0.25
-"""Of the configurations: the last ones try other scorings of the weights that were found best."""
+"""Share of the configurations, the last ones, that try other scorings of the best weights."""
 BOUNDS_ONLY = ("max_epochs", "patience")
-"""Fields that end a training rather than shape it: perturbed only where nothing else is free."""
+"""Fields that only limit a training's length; they are perturbed only where nothing else is free."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,26 @@ class Move:
 
 
 class Playbook:
-    """Small and readable on purpose; every proposal says which rule made it."""
+    """An engineer's rules, small and readable on purpose; every proposal says which rule made it."""
 
     reflects = True
 
     def propose(
-        self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
+        self, space: Space, history: Sequence[Observation], context: PolicyContext, rng: random.Random
     ) -> Proposal | None:
-        """Confirm a promising winner, else try the first untried move on the incumbent, else walk near it."""
+        """Confirms a promising winner, else tries the first untried move on the incumbent, else steps near it."""
         if not history:
             return Proposal({}, hypothesis="the default configuration: the measure of everything after it")
-        if candidate := to_confirm(history, brief):
+        if candidate := to_confirm(history, context):
             return confirm(candidate)
-        brief = heeded(space, history, brief)
-        if brief.trials_left == 0:
+        context = drop_failed_advice(space, history, context)
+        if context.trials_left == 0:
             return None
-        if proposal := advised(space, history, brief):
+        if proposal := advised(space, history, context):
             return proposal
-        best = incumbent(history, brief)
+        best = trusted_leader(history, context)
         seen, failed = tried(space, history), given_up(history)
-        for move in moves(space, best, history, brief):
+        for move in moves(space, best, history, context):
             config = _applied(space, best.config, move)
             if config is None or space.hash(config) in seen or _same_way(space, best, move) in failed:
                 continue
@@ -65,14 +65,16 @@ class Playbook:
 
 
 def is_late(history: Sequence[Observation], left: int | None) -> bool:
-    """Whether only the share of configurations is left that is meant for scorings."""
-    return left is not None and left <= SCORING_SHARE * (len(standings(history)) + left)
+    """Whether only the configurations that are reserved for scorings are left."""
+    return left is not None and left <= SCORING_SHARE * (len(configurations(history)) + left)
 
 
 def given_up(history: Sequence[Observation]) -> set[tuple[str, bool | Value]]:
-    """(field, way) of every single-field change whose child did not end above its parent: not tried again that way."""
-    by_trial = {trial.trial_id: standing for standing in standings(history) for trial in standing.trials}
-    found: set[tuple[str, bool | Value]] = set()
+    """(field, way) of every single-field change whose child did not beat its parent; it is not tried again that way."""
+    by_trial = {
+        trial.trial_id: configuration for configuration in configurations(history) for trial in configuration.trials
+    }
+    failed: set[tuple[str, bool | Value]] = set()
     for trial in history:
         parent = by_trial.get(trial.parent or "")
         if trial.replicate_of or parent is None or len(trial.changes) != 1:
@@ -80,41 +82,41 @@ def given_up(history: Sequence[Observation]) -> set[tuple[str, bool | Value]]:
         ((name, value),) = trial.changes.items()
         child = by_trial[trial.trial_id]
         if child.mean is None or (parent.mean is not None and child.mean <= parent.mean):
-            found.add((name, way(parent.config[name], value)))
-    return found
+            failed.add((name, way(parent.config[name], value)))
+    return failed
 
 
 def way(before: Value, after: Value) -> bool | Value:
-    """True is up and False is down for numbers; for a choice it is the value itself."""
+    """The direction of a change: True for up and False for down in numbers, `to VALUE` for a choice."""
     if isinstance(before, (bool, str)) or isinstance(after, (bool, str)):
         return f"to {after}"
     return after > before
 
 
-def _same_way(space: Space, best: Standing, move: Move) -> tuple[str, bool | Value]:
+def _same_way(space: Space, best: Configuration, move: Move) -> tuple[str, bool | Value]:
     return move.field, way(best.config[move.field], move.value)
 
 
-def moves(space: Space, best: Standing, history: Sequence[Observation], brief: Brief) -> Iterator[Move]:
-    """Every move on the incumbent, the most promising first: memory, diagnoses, then what is always worth a trial.
+def moves(space: Space, best: Configuration, history: Sequence[Observation], context: PolicyContext) -> Iterator[Move]:
+    """Every move on the incumbent, the most promising first: memory, diagnoses, then moves always worth a trial.
 
-    Other scorings of its weights come last, or after memory once it is late in the study.
+    Other scorings of its weights come last, or right after memory late in the study.
     """
-    told = hints(space, brief.memory)
-    for hint in told:
+    memory_hints = hints(space, context.memory)
+    for hint in memory_hints:
         if hint.helped:
-            why = f"{hint.lesson.heuristic_id} from {hint.lesson.dataset}: {hint.field} {hint.value} helped there"
-            yield Move(hint.field, hint.value, why, 0.5, (hint.lesson.heuristic_id,))
-    for name, one in best_by_field(brief.beliefs).items():
-        yield Move(name, one.value, f"claims expect {one.gain:+.1%} here", 0.5, one.cites)
-    doubted = {(hint.field, hint.value) for hint in told if not hint.helped}
-    doubted |= {(one.field, one.value) for one in brief.beliefs if one.gain < 0}
+            why = f"{hint.lesson.note_id} from {hint.lesson.dataset}: {hint.field} {hint.value} helped there"
+            yield Move(hint.field, hint.value, why, 0.5, (hint.lesson.note_id,))
+    for name, belief in best_by_field(context.beliefs).items():
+        yield Move(name, belief.value, f"claims expect {belief.gain:+.1%} here", 0.5, belief.cites)
+    doubted = {(hint.field, hint.value) for hint in memory_hints if not hint.helped}
+    doubted |= {(belief.field, belief.value) for belief in context.beliefs if belief.gain < 0}
     unlikely: list[Move] = []
     scoring = ["scoring"] if best.scores else []
-    early = scoring if is_late(history, brief.trials_left) else []
-    for name in [*early, *diagnoses(best, history, brief), *scoring]:
+    early = scoring if is_late(history, context.trials_left) else []
+    for name in [*early, *diagnoses(best, history, context), *scoring]:
         for rule in DIAGNOSES.get(name, ALWAYS):
-            move = _of_rule(space, best.config, rule, name)
+            move = _move_by(space, best.config, rule, name)
             if move is None:
                 continue
             if (move.field, move.value) in doubted:
@@ -124,22 +126,22 @@ def moves(space: Space, best: Standing, history: Sequence[Observation], brief: B
     yield from unlikely
 
 
-def diagnoses(best: Standing, history: Sequence[Observation], brief: Brief) -> list[str]:
-    """The words of the table that fit the incumbent and the data, the most pressing first, and `always` at the end."""
+def diagnoses(best: Configuration, history: Sequence[Observation], context: PolicyContext) -> list[str]:
+    """The table's keys that fit the incumbent and the data, the most pressing first, and `always` at the end."""
     latest = best.trials[-1]
-    said = [finding.split(":")[0] for finding in latest.diagnosis]
+    words = [finding.split(":")[0] for finding in latest.diagnosis]
     if latest.status == "timed_out" and latest.score is None:
-        said.append("slow")
+        words.append("slow")
     seconds = usual_seconds(history) if latest.reused else latest.seconds
-    if brief.seconds_left is not None and seconds * (brief.trials_left or 1) > brief.seconds_left:
-        said.append("slow")
-    users, length = brief.facts.get("users"), brief.facts.get("mean_length")
+    if context.seconds_left is not None and seconds * (context.trials_left or 1) > context.seconds_left:
+        words.append("slow")
+    users, length = context.facts.get("users"), context.facts.get("mean_length")
     if (users is not None and users < SPARSE_USERS) or (length is not None and length < SPARSE_LENGTH):
-        said.append("sparse")
-    return [*(name for name in dict.fromkeys(said) if name in DIAGNOSES), "always"]
+        words.append("sparse")
+    return [*(name for name in dict.fromkeys(words) if name in DIAGNOSES), "always"]
 
 
-def _of_rule(space: Space, config: Config, rule: Rule, diagnosis: str) -> Move | None:
+def _move_by(space: Space, config: Config, rule: Rule, diagnosis: str) -> Move | None:
     field = next((field for field in space.free() if field.name == rule.field), None)
     if field is None or rule.backbone not in (None, space.backbone):
         return None
@@ -151,7 +153,7 @@ def _of_rule(space: Space, config: Config, rule: Rule, diagnosis: str) -> Move |
 
 
 def target(field: Field, now: Value, rule: Rule) -> Value | None:
-    """Where the rule takes a field: the admitted value nearest to its aim, or None where that is no step that way."""
+    """Where the rule moves a field: the admitted value nearest to its aim, or None where no value lies that way."""
     if rule.to is not None:
         admitted = [value for value in values_of(field) if value == rule.to] if field.choices else [rule.to]
         return next((value for value in admitted if value != now and _inside(field, value)), None)
@@ -174,13 +176,13 @@ def _inside(field: Field, value: Value) -> bool:
 
 
 def _applied(space: Space, config: Mapping[str, Value], move: Move) -> Config | None:
-    """The incumbent after the move, a pair that must divide made to fit; None where the move has no effect there."""
+    """The incumbent after the move, with divisible pairs made to fit; None where the move has no effect there."""
     changed = settle(space, {**config, move.field: move.value})
     active = space.active(space.field(move.field), changed)
     return changed if active and changed[move.field] == move.value and valid(space, changed) else None
 
 
-def _proposal(space: Space, best: Standing, move: Move, config: Config) -> Proposal:
+def _proposal(space: Space, best: Configuration, move: Move, config: Config) -> Proposal:
     return Proposal(
         changes_between(space, best.config, config),
         parent=best.trials[0].trial_id,
@@ -190,8 +192,8 @@ def _proposal(space: Space, best: Standing, move: Move, config: Config) -> Propo
     )
 
 
-def perturbation(space: Space, best: Standing, seen: set[str], rng: random.Random) -> Proposal | None:
-    """One field of the incumbent moved a little way, at random; None where every configuration was tried."""
+def perturbation(space: Space, best: Configuration, seen: set[str], rng: random.Random) -> Proposal | None:
+    """A small random step in one field of the incumbent; None where every configuration was tried."""
     active = [field for field in space.free() if space.active(field, best.config)]
     shaping = [field for field in active if field.name not in BOUNDS_ONLY] or active
     config = untried(space, seen, rng, lambda: _near(space, best.config, rng.choice(shaping), rng))

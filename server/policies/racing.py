@@ -1,78 +1,131 @@
-"""How a budget is split between new configurations and fresh seeds: what leads on one seed is trained again first."""
+"""Splits a budget between new configurations and fresh seeds, by the rule that verdicts use."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 
-from server.policies.base import Brief, Observation, Policy, Proposal, Standing, ranked, standings
-from trainers.space import Space
+from memory.statistics.decide import Contender, Rule, contenders
+from memory.statistics.noise import estimate, log_score
+from server.policies.base import Configuration, Observation, Policy, PolicyContext, Proposal, configurations, ranked
+from trainers.contract.space import Space
 
 SEEDS = 2
-"""Of whatever leads, before the search goes on."""
-LAST_SEEDS = 3
-"""Of a leader with an open verdict, when no configuration is left."""
+"""Seeds that a leader needs before the search goes on: with one its lead is mostly luck."""
+FINALIST_SHARE = 0.25
+"""The share of a study's trainings that settles its finalists once every configuration is tried."""
 
 
 class Racing:
-    """Another policy, whose leaders are confirmed by a fresh seed before it goes on."""
+    """Wraps another policy and confirms its leaders by a fresh seed before it goes on."""
 
     def __init__(self, inner: Policy) -> None:
         self.inner = inner
         self.reflects = inner.reflects
 
     def propose(
-        self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
+        self, space: Space, history: Sequence[Observation], context: PolicyContext, rng: random.Random
     ) -> Proposal | None:
         """A fresh seed of a configuration that leads on a single one, else what the other policy proposes."""
-        candidate = to_confirm(history, brief) if history else None
-        return confirm(candidate) if candidate else self.inner.propose(space, history, brief, rng)
+        candidate = to_confirm(history, context) if history else None
+        return confirm(candidate) if candidate else self.inner.propose(space, history, context, rng)
 
 
-def incumbent(history: Sequence[Observation], brief: Brief) -> Standing:
-    """What the next change builds on: the best mean among the default and the configurations with two seeds.
+@dataclass(frozen=True)
+class Race:
+    """The configurations of a study under the decision rule, with the noise that their seeds and the server know."""
 
-    One lucky seed is not built on, unless there is no time to train it again. Before anything scored: the default.
-    """
-    found = ranked(history)
-    trusted = [standing for standing in found if _trusted(standing, history[0], can_repeat(history, brief))]
-    return next(iter(trusted or found), standings(history)[0])
+    history: Sequence[Observation]
+    context: PolicyContext
+
+    @cached_property
+    def scored(self) -> list[Configuration]:
+        """The default first, the others as they were tried; only those that scored."""
+        return [one for one in configurations(self.history) if one.scores]
+
+    @cached_property
+    def _contenders(self) -> dict[int, Contender]:
+        return contenders(
+            {
+                one.number: {trial.weights: log_score(trial.score or 0.0, self._users) for trial in one.scored}
+                for one in self.scored
+            }
+        )
+
+    @property
+    def _users(self) -> int:
+        return int(self.context.facts.get("validated_users") or self.context.facts.get("users", 1))
+
+    @cached_property
+    def rule(self) -> Rule:
+        groups = [one.scores for one in self.scored if len(one.scores) > 1]
+        best = max((one.mean for one in self._contenders.values()), default=0.0)
+        noise = self.context.noise or estimate(groups, self._users)
+        return Rule(noise, best, self.context.min_gain)
+
+    @cached_property
+    def leader(self) -> Configuration | None:
+        """The incumbent, as verdicts have it."""
+        leader = self.rule.leader(list(self._contenders.values()))
+        return None if leader is None else next(one for one in self.scored if one.number == leader.number)
+
+    def open_rival(self) -> Configuration | None:
+        """The configuration, leader or rival, of which the next training would help most to settle the choice."""
+        leader = self.leader
+        if leader is None:
+            return None
+        mine = self._contenders[leader.number]
+        rivals = {one.number: one for one in self.scored if one is not leader}
+        found = {number: self.rule.compare(self._contenders[number], mine) for number in rivals}
+        for number in sorted(rivals, key=lambda number: -found[number].chance):
+            later, earlier = (leader, rivals[number]) if leader.number > number else (rivals[number], leader)
+            settling = self.rule.settling(self._contenders[later.number], self._contenders[earlier.number])
+            if settling is not None:
+                return later if settling.candidate >= settling.rival else earlier
+        return None
 
 
-def _trusted(standing: Standing, first: Observation, repeatable: bool) -> bool:
-    lucky = not repeatable and standing.trials[-1].verdict == "better"
-    return standing.number == first.number or len(standing.scores) > 1 or lucky
+def trusted_leader(history: Sequence[Observation], context: PolicyContext) -> Configuration:
+    """What the next change builds on: the incumbent of the decision rule. Before anything scored, the default."""
+    return Race(history, context).leader or next(iter(ranked(history)), configurations(history)[0])
 
 
-def can_repeat(history: Sequence[Observation], brief: Brief) -> bool:
+def can_repeat(history: Sequence[Observation], context: PolicyContext) -> bool:
     """Whether there is time for one more training of the usual length."""
-    return brief.seconds_left is None or brief.seconds_left > usual_seconds(history)
+    return context.seconds_left is None or context.seconds_left > usual_seconds(history)
 
 
 def usual_seconds(history: Sequence[Observation]) -> float:
-    """The median training so far; one that was stopped early, or none at all, says nothing of how long they take."""
+    """Median seconds of a training so far, without those that stopped early or reused weights; 0 if there is none."""
     return median([trial.seconds for trial in history if trial.status != "stopped" and not trial.reused] or [0.0])
 
 
-def to_confirm(history: Sequence[Observation], brief: Brief) -> Standing | None:
-    """The leader, where a fresh seed of it is worth more than another configuration: it leads on a single one.
+def to_confirm(history: Sequence[Observation], context: PolicyContext) -> Configuration | None:
+    """The configuration of which a fresh seed is worth more than another configuration; None where there is none.
 
-    On tables of real trainings this beat both waiting for a verdict and a third seed at once (benchmarks.replay).
-    Once no configuration is left, a leader whose verdict is open gets a third seed, too.
+    A leader on a single seed comes first. Once no configuration is left, a share of the trainings settles finalists.
     """
-    leader = next(iter(ranked(history)), None)
-    if leader is None or leader.number == history[0].number or not can_repeat(history, brief):
+    if not can_repeat(history, context):
         return None
-    open_at_the_end = brief.trials_left == 0 and leader.trials[-1].verdict == "retest"
-    return leader if len(leader.trials) < (LAST_SEEDS if open_at_the_end else SEEDS) else None
+    race = Race(history, context)
+    leader = race.leader
+    if leader is not None and leader.number != history[0].number and len(leader.scores) < SEEDS:
+        return leader if len(leader.trials) < 2 * SEEDS else None  # a seed that fails confirms nothing
+    if context.trials_left != 0:
+        return None
+    repeats = sum(trial.replicate_of is not None for trial in history)
+    room = FINALIST_SHARE * len(configurations(history)) + SEEDS
+    return race.open_rival() if repeats < room else None
 
 
-def confirm(standing: Standing) -> Proposal:
-    """A fresh seed of a configuration."""
-    seeds = "one seed" if len(standing.trials) == 1 else f"{len(standing.trials)} seeds"
+def confirm(configuration: Configuration) -> Proposal:
+    """The proposal to train a configuration again with a fresh seed."""
+    seeds = "one seed" if len(configuration.trials) == 1 else f"{len(configuration.trials)} seeds"
     return Proposal(
         {},
-        replicate_of=standing.trials[0].trial_id,
-        hypothesis=f"number {standing.number} leads on {seeds}: a fresh one tells luck from effect",
+        replicate_of=configuration.trials[0].trial_id,
+        hypothesis=f"number {configuration.number} has {seeds} so far: a fresh one tells luck from effect",
     )

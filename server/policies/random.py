@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from server.policies.base import Brief, Observation, Proposal, first_trial, tried
+from server.policies.base import Observation, PolicyContext, Proposal, first_trial, tried
 from server.policies.sampling import changes_between, draw, untried
-from trainers.space import Space
+from trainers.contract.space import Space
 
 
 class Random:
@@ -16,12 +16,12 @@ class Random:
     reflects = False
 
     def propose(
-        self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
+        self, space: Space, history: Sequence[Observation], context: PolicyContext, rng: random.Random
     ) -> Proposal | None:
         """An untried configuration, or None once there is none."""
         if not history:
             return Proposal({}, hypothesis="the default configuration")
-        if brief.trials_left == 0:
+        if context.trials_left == 0:
             return None
         config = untried(space, tried(space, history), rng, lambda: draw(space, rng))
         if config is None:

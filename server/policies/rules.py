@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.space import Value
+from trainers.contract.space import Value
 
 
 @dataclass(frozen=True)
 class Rule:
     """One move of one field.
 
-    `times` multiplies, `plus` adds, `to` sets; `until` is as far as the rule itself will go, inside the space's bounds.
-    `confidence` is the probability, said beforehand, that the metric rises.
+    `times` multiplies, `plus` adds, `to` sets; `until` is how far the rule itself will go, inside the space's bounds.
+    `confidence` is the probability, stated in advance, that the metric rises.
     """
 
     field: str
@@ -43,6 +43,7 @@ LARGER_BATCH = Rule("batch_size", "fewer, calmer steps", times=2, until=1024, co
 SAMPLED = Rule("loss", "negatives in place of the whole catalogue cost less", to="sampled_softmax", confidence=0.2)
 FULL = Rule("loss", "the whole catalogue as negatives is the stronger signal", to="full_softmax", confidence=0.45)
 MORE_EPOCHS = Rule("max_epochs", "the curve was still rising when it ended", times=2, confidence=0.5)
+MORE_PATIENCE = Rule("patience", "patience ended a curve that was still rising", times=2, until=16, confidence=0.4)
 SHORTER = Rule(
     "max_length", "a shorter window costs less and keeps what is recent", times=0.5, until=20, confidence=0.2
 )
@@ -60,19 +61,20 @@ SCORING: tuple[Rule, ...] = (
     Rule("transition_alpha", "what followed the newest items", to=1.0, confidence=0.35),
     Rule("prior_recent_k", "only the newest item's relations", to=1, confidence=0.25),
 )
-"""On weights that are there: each costs one evaluation, and is measured on the very weights that are taken home."""
+"""Moves on existing weights: each costs one evaluation, and is measured on the very weights that are exported."""
 
 DIAGNOSES: dict[str, tuple[Rule, ...]] = {
     "scoring": SCORING,
     "memory": (SMALLER_BATCH, SAMPLED, SHORTER, NARROWER),
     "unstable": (CALMER_RATE, CLIP, LARGER_BATCH),
+    "cut short": (FASTER_RATE, MORE_PATIENCE, SMALLER_BATCH),
     "undertrained": (FASTER_RATE, MORE_EPOCHS, SMALLER_BATCH),
     "overfitting": (MORE_DROPOUT, DECAY, SHALLOWER, NARROWER),
     "underfitting": (FASTER_RATE, LESS_DROPOUT, FULL, WIDER, PLAIN_SCORES, DEEPER),
     "slow": (FASTER_RATE, SHALLOWER, LARGER_BATCH, SAMPLED),
     "sparse": (FASTER_RATE, SHALLOWER, ROTARY, POST_NORM, LESS_DROPOUT, WIDER, FULL, PLAIN_SCORES),
 }
-"""By the word that a diagnosis starts with, the most promising move first."""
+"""Rules by what stands before the colon of a diagnosis, the most promising move first."""
 
 ALWAYS: tuple[Rule, ...] = (
     FASTER_RATE, WIDER, LESS_DROPOUT, SMALLER_BATCH, MORE_DROPOUT, SHALLOWER, FULL, ROTARY, POST_NORM, DECAY,
@@ -91,7 +93,7 @@ ALWAYS: tuple[Rule, ...] = (
     Rule("max_length", "a longer history where users have one", times=2, until=200, confidence=0.2),
     LARGER_BATCH, NARROWER,
 )  # fmt: skip
-"""Where no diagnosis has a move left."""
+"""Rules to try where no diagnosis has a move left."""
 
 SPARSE_USERS, SPARSE_LENGTH = 5000, 10.0
-"""Fewer users, or shorter histories on average, than these are sparse data."""
+"""Data with fewer users, or with shorter histories on average, count as sparse."""

@@ -7,14 +7,16 @@ from itertools import islice, product
 from math import log
 from random import Random
 
-from trainers.space import Config, Field, Space, SpaceError, Value
+from trainers.contract.space import Config, Field, Space, SpaceError, Value
 
 ZERO_CHANCE = 0.2
-"""How often a field that may be switched off is drawn as 0."""
+"""Probability that a field that may be switched off is drawn as 0."""
 DRAWS = 200
-"""After so many draws that were all tried, what is left is looked for one by one."""
+"""After this many draws that were all tried before, the untried configurations are searched one by one."""
 GRID = 256
+"""Largest number of values of one field in that search."""
 LOOKED_THROUGH = 20_000
+"""Largest number of configurations in that search."""
 
 
 def draw(space: Space, rng: Random) -> Config:
@@ -89,7 +91,7 @@ def valid(space: Space, config: Mapping[str, Value]) -> bool:
 
 
 def untried(space: Space, seen: set[str], rng: Random, proposals: Callable[[], Config]) -> Config | None:
-    """The first valid configuration of `proposals` that does something new, else any other one, else None."""
+    """The first valid configuration from `proposals` that is new, else any other untried one, else None."""
     for _ in range(DRAWS if space.free() else 0):
         config = proposals()
         if space.hash(config) not in seen and valid(space, config):
@@ -109,7 +111,7 @@ def every(space: Space) -> Iterator[Config]:
 
 
 def values_of(field: Field) -> list[Value]:
-    """The values of a field in ascending order (choices in theirs), at most GRID and the off switch."""
+    """A field's values in ascending order (choices in their own order), at most GRID plus the off switch."""
     off: list[Value] = [field.check(0)] if field.zero and not field.choices else []
     return list(dict.fromkeys([*off, *(field.at(step / (GRID - 1)) for step in range(GRID))]))
 

@@ -1,9 +1,9 @@
 """A Gaussian process over one study and the studies of other datasets: what to train next by expected improvement.
 
-Scores enter as logarithms, so that effects are relative as seed noise is. A score is a constant of its dataset, a sum
-of effects of single fields, and an effect of all of them jointly. Datasets share these effects by a factor each: that
-of another one grows with its similarity. How wide the effects are, how far they reach and how much is shared is not
-chosen but averaged over, by the likelihood of all that was seen.
+Scores enter as logarithms, so that effects are relative, as seed noise is. A score is the sum of a constant of its
+dataset, the effects of single fields, and a joint effect of all fields. Each dataset shares these effects by a factor,
+which grows with its similarity. The size of the effects, their reach and how much is shared are not chosen: the result
+averages over them, weighted by the likelihood of all scores.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.policies.sampling import position
-from trainers.space import Config, Field, Space, Value
+from trainers.contract.space import Config, Field, Space, Value
 
 FLOOR = 0.5
-"""Logarithm of how far below its dataset's best a score counts: how much worse a bad configuration is says little."""
+"""Log distance below its dataset's best at which scores are cut off: how bad a bad configuration is says little."""
 OFFSET = 1.0
 """Standard deviation of a dataset's constant."""
 JITTER = 1e-4
 REACH = (0.4, 0.8)
-"""How far an effect reaches, in ranges of a field; that of all fields jointly grows with the root of their number."""
+"""Length scales of an effect, in ranges of a field; the joint one grows with the root of the number of fields."""
 FIELDS_OF_REACH = 6
 EFFECTS = ((0.07, 0.03), (0.2, 0.08), (0.37, 0.15), (0.05, 0.1))
-"""Standard deviations of the sum of single fields' effects, and of the joint one."""
+"""Pairs of standard deviations: of the sum of single fields' effects, and of the joint effect."""
 SHARED = ((0.0, 0.0), (0.9, 0.0), (0.5, 0.5), (0.9, 0.8))
-"""Squared factors of the effects: that of a wholly similar dataset, and the study's own; twice it shares nothing."""
+"""Pairs of squared factors: of a wholly similar dataset, and of the study itself; with 0 nothing is shared."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What was seen of one dataset; `scores` are means over `seeds` trainings, 0 for what failed as a configuration."""
+    """The trainings of one dataset; `scores` are means over `seeds` trainings, 0 for a configuration that failed."""
 
     configs: Sequence[Mapping[str, Value]]
     scores: Sequence[float]
@@ -49,16 +49,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Features:
-    """Columns of numbers, and which field each belongs to."""
+    """Columns of numbers, and the index of the field that each belongs to."""
 
     columns: Array
     owner: NDArray[np.int64]
 
 
 def features(space: Space, configs: Sequence[Mapping[str, Value]]) -> Features:
-    """(configurations, columns) in 0..1: a number's place in its range, one column a choice; -1 where it is inactive.
+    """(configurations, columns) in 0..1: a number's place in its range, one column per choice; -1 where inactive.
 
-    A configuration that lacks a field is one in which the field has no effect.
+    In a configuration that lacks a field, the field counts as inactive.
     """
     columns: list[list[float]] = []
     owner: list[int] = []
@@ -77,19 +77,24 @@ def _active(space: Space, field: Field, config: Mapping[str, Value]) -> bool:
 
 
 def _columns(field: Field, values: Sequence[Value | None]) -> list[list[float]]:
-    numbers = sorted(float(one) for one in field.choices if not isinstance(one, (bool, str)))
+    numbers = sorted(float(value) for value in field.choices if not isinstance(value, (bool, str)))
     if numbers and len(numbers) == len(field.choices):
         last = max(len(numbers) - 1, 1)
-        return [[-1.0 if one is None or isinstance(one, str) else _place(numbers, float(one)) / last for one in values]]
+        return [
+            [
+                -1.0 if value is None or isinstance(value, str) else _place(numbers, float(value)) / last
+                for value in values
+            ]
+        ]
     if field.choices:
         half = math.sqrt(0.5)
-        return [[half * (one == choice) for one in values] for choice in field.choices]
+        return [[half * (value == choice) for value in values] for choice in field.choices]
     if field.kind == "bool":
-        return [[-1.0 if one is None else float(bool(one)) for one in values]]
+        return [[-1.0 if value is None else float(bool(value)) for value in values]]
     if field.zero:
-        places = [-1.0 if one is None else position(field, one) if one else 0.0 for one in values]
-        return [places, [float(one is not None and one != 0) for one in values]]
-    return [[-1.0 if one is None else position(field, one) for one in values]]
+        places = [-1.0 if value is None else position(field, value) if value else 0.0 for value in values]
+        return [places, [float(value is not None and value != 0) for value in values]]
+    return [[-1.0 if value is None else position(field, value) for value in values]]
 
 
 def _place(numbers: Sequence[float], value: float) -> int:
@@ -97,26 +102,26 @@ def _place(numbers: Sequence[float], value: float) -> int:
 
 
 def expected_improvement(
-    space: Space, own: Task, others: Sequence[Task], candidates: Sequence[Config], handicaps: Sequence[float]
+    space: Space, study_task: Task, others: Sequence[Task], candidates: Sequence[Config], handicaps: Sequence[float]
 ) -> Array:
-    """Of each candidate, over the best of the study's own configurations: (candidates,), in relative gain.
+    """Expected improvement of each candidate over the study's best configuration: (candidates,), in relative gain.
 
-    Best is by the model, not by what was seen: the leader's luck is not what has to be beaten. `handicaps` are what
-    candidates are thought to lose beside what the model expects of them.
+    The best is by the model and not by its scores, so that the leader's luck need not be beaten. `handicaps` are what
+    candidates are assumed to lose on top of what the model expects of them.
     """
-    tasks = [own, *others]
-    known = features(space, [config for task in tasks for config in task.configs])
+    tasks = [study_task, *others]
+    seen = features(space, [config for task in tasks for config in task.configs])
     new = features(space, candidates).columns
-    count = len(own.configs)
+    count = len(study_task.configs)
     data = _Data(
-        seen=known.columns,
-        asked=np.vstack([known.columns[:count], new]),
-        owner=known.owner,
+        seen=seen.columns,
+        queried=np.vstack([seen.columns[:count], new]),
+        owner=seen.owner,
         scores=np.concatenate([_logarithms(task) for task in tasks]),
         noise=np.concatenate([task.sigma**2 / np.maximum(np.asarray(task.seeds, float), 1.0) for task in tasks]),
         task=np.concatenate([np.full(len(task.configs), place) for place, task in enumerate(tasks)]),
         similarity=np.concatenate([np.full(len(task.configs), task.similarity) for task in tasks]),
-        own=count,
+        study_count=count,
     )
     gains, deviations, likelihoods = _posteriors(data, SHARED if others else SHARED[:1])
     weights = np.exp(likelihoods - likelihoods.max())
@@ -125,7 +130,7 @@ def expected_improvement(
 
 
 def _logarithms(task: Task) -> Array:
-    """Around the task's own mean: its constant is none of the others' business."""
+    """Log scores around the task's own mean: its constant does not concern the other tasks."""
     scores = np.log(np.maximum(np.asarray(task.scores, float), 1e-9))
     scores = np.maximum(scores, scores.max() - FLOOR)
     return scores - scores.mean()
@@ -139,62 +144,63 @@ def _improvement(gains: Array, deviations: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Data:
-    """`seen` (n, columns) are all configurations, the study's `own` first; `asked` are those and the candidates."""
+    """`seen` (n, columns) holds all configurations, the study's `study_count` first; `queried` adds the candidates."""
 
     seen: Array
-    asked: Array
+    queried: Array
     owner: NDArray[np.int64]
     scores: Array
     noise: Array
     task: NDArray[np.int64]
     similarity: Array
-    own: int
+    study_count: int
 
 
 def _posteriors(data: _Data, shared: Sequence[tuple[float, float]]) -> tuple[Array, Array, Array]:
-    """By model: each candidate's gain over the best own configuration, its deviation, and the model's likelihood."""
+    """For each model: gains over the study's best configuration, their deviations, and the model's log likelihood."""
     gains: list[Array] = []
     deviations: list[Array] = []
     likelihoods: list[float] = []
     same = data.task[:, None] == data.task[None, :]
-    mine = data.task == 0
-    own = data.own
+    in_study = data.task == 0
+    count = data.study_count
     for reach in REACH:
         seen = _correlations(data.seen, data.seen, data.owner, reach)
-        asked = _correlations(data.asked, data.seen, data.owner, reach)
-        to_new = _correlations(data.asked[:own], data.asked[own:], data.owner, reach)
-        for (single, joint), (theirs, ours) in product(EFFECTS, shared):
-            factor = np.where(mine, math.sqrt(ours), np.sqrt(theirs * data.similarity))
+        queried = _correlations(data.queried, data.seen, data.owner, reach)
+        to_new = _correlations(data.queried[:count], data.queried[count:], data.owner, reach)
+        for (single, joint), (share_others, share_study) in product(EFFECTS, shared):
+            factor = np.where(in_study, math.sqrt(share_study), np.sqrt(share_others * data.similarity))
             among = np.where(same, 1.0, factor[:, None] * factor[None, :])
             covariance = (single**2 * seen[0] + joint**2 * seen[1]) * among + OFFSET**2 * same
             covariance[np.diag_indices_from(covariance)] += data.noise + JITTER
-            towards = (single**2 * asked[0] + joint**2 * asked[1]) * np.where(mine, 1.0, math.sqrt(ours) * factor)
-            towards += OFFSET**2 * mine
+            towards = single**2 * queried[0] + joint**2 * queried[1]
+            towards *= np.where(in_study, 1.0, math.sqrt(share_study) * factor)
+            towards += OFFSET**2 * in_study
             solved = _solved(covariance, np.vstack([data.scores, towards]).T)
             likelihoods.append(_half_log_determinant(covariance) - 0.5 * float(data.scores @ solved[:, 0]))
             mean, explained = towards @ solved[:, 0], solved[:, 1:]
-            best = int(np.argmax(mean[:own]))
+            best = int(np.argmax(mean[:count]))
             spread = single**2 + joint**2 + OFFSET**2 - (towards.T * explained).sum(0)
             between = single**2 * to_new[0][best] + joint**2 * to_new[1][best] + OFFSET**2
-            between -= towards[best] @ explained[:, own:]
-            gains.append(mean[own:] - mean[best])
-            deviations.append(np.sqrt(np.maximum(spread[own:] + spread[best] - 2 * between, 1e-10)))
+            between -= towards[best] @ explained[:, count:]
+            gains.append(mean[count:] - mean[best])
+            deviations.append(np.sqrt(np.maximum(spread[count:] + spread[best] - 2 * between, 1e-10)))
     return np.array(gains), np.array(deviations), np.array(likelihoods)
 
 
 def _solved(covariance: Array, sides: Array) -> Array:
-    found: Any = np.linalg.solve(covariance, sides)
-    return np.asarray(found, dtype=np.float64)
+    solution: Any = np.linalg.solve(covariance, sides)
+    return np.asarray(solution, dtype=np.float64)
 
 
 def _half_log_determinant(covariance: Array) -> float:
-    """Of the covariance's inverse."""
+    """Half the log determinant of the covariance's inverse."""
     root: Any = np.linalg.cholesky(covariance)
     return -float(np.log(root.diagonal()).sum())
 
 
 def _correlations(a: Array, b: Array, owner: NDArray[np.int64], reach: float) -> tuple[Array, Array]:
-    """(a, b) each: the mean over fields of their own correlation, and the joint one."""
+    """(a, b) each: the mean over fields of their single correlations, and the joint correlation."""
     fields = int(owner.max()) + 1 if len(owner) else 1
     squares = np.zeros((fields, len(a), len(b)))
     for column, field in enumerate(owner):

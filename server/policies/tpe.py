@@ -1,4 +1,4 @@
-"""Tree-structured Parzen estimator (Bergstra et al. 2011), Optuna's, multivariate and grouped by condition."""
+"""Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), multivariate and grouped by condition."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.policies.advice import accepts, advised, heeded
+from server.policies.advice import accepts, advised, drop_failed_advice
 from server.policies.base import (
     BAD,
-    Brief,
+    Configuration,
     MissingExtra,
     Observation,
+    PolicyContext,
     Proposal,
-    Standing,
+    configurations,
     first_trial,
-    standings,
     tried,
 )
 from server.policies.sampling import assemble, changes_between, settle, untried
-from trainers.space import Config, Field, Space, Value
+from trainers.contract.space import Config, Field, Space, Value
 
 STARTUP_TRIALS = 5
 """Configurations drawn at random, the default among them, before the estimator is trusted."""
 REFUSALS = 8
-"""Proposals in a row that claims may speak against."""
+"""Largest number of proposals in a row that claims may reject."""
 
 
 class TPE:
-    """Bayesian search. Pure: the sampler is built afresh and told the whole history for every proposal."""
+    """Bayesian search. Pure: for every proposal the sampler is built afresh and given the whole history."""
 
     reflects = False
 
@@ -41,78 +41,79 @@ class TPE:
         self._optuna: Any = optuna
 
     def sampler(self, seed: int) -> Any:
-        """Optuna's sampler, new."""
+        """A new Optuna sampler."""
         return self._optuna.samplers.TPESampler(
             multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS, seed=seed
         )
 
     def propose(
-        self, space: Space, history: Sequence[Observation], brief: Brief, rng: random.Random
+        self, space: Space, history: Sequence[Observation], context: PolicyContext, rng: random.Random
     ) -> Proposal | None:
-        """The default first, then what the estimator asks for; None once every configuration was tried."""
+        """The default first, then what the estimator proposes; None once every configuration was tried."""
         if not history:
             return Proposal({}, hypothesis="the default configuration")
-        if brief.trials_left == 0 or not space.free():
+        if context.trials_left == 0 or not space.free():
             return None
-        brief = heeded(space, history, brief)
-        if proposal := advised(space, history, brief):
+        context = drop_failed_advice(space, history, context)
+        if proposal := advised(space, history, context):
             return proposal
-        study = self.told(space, history, rng.randrange(2**31))
-        count = len(standings(history))
+        study = self.optuna_study(space, history, rng.randrange(2**31))
+        count = len(configurations(history))
 
-        def draw_one() -> Config:
+        def draw() -> Config:
             trial = study.ask()
             return settle(space, assemble(space, lambda field: _suggest(trial, field)))
 
-        def ask() -> Config:
-            config = draw_one()
+        def draw_accepted() -> Config:
+            config = draw()
             for _ in range(REFUSALS):
-                if accepts(space, brief, config, count, rng):
+                if accepts(space, context, config, count, rng):
                     break
-                config = draw_one()
+                config = draw()
             return config
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
-            config = untried(space, tried(space, history), rng, ask)
+            config = untried(space, tried(space, history), rng, draw_accepted)
         if config is None:
             return None
         changes = changes_between(space, history[0].config, config)
         return Proposal(changes, parent=first_trial(history), hypothesis="TPE expects the best improvement here")
 
-    def told(self, space: Space, history: Sequence[Observation], seed: int) -> Any:
-        """An Optuna study that has seen what this one has."""
+    def optuna_study(self, space: Space, history: Sequence[Observation], seed: int) -> Any:
+        """An Optuna study that holds the configurations of `history`."""
         optuna = self._optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `group`, the conditional form
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # about `group`
             study = optuna.create_study(direction="maximize", sampler=self.sampler(seed))
-        for standing in standings(history):
-            study.add_trial(self._trial(space, standing))
+        for configuration in configurations(history):
+            study.add_trial(self._trial(space, configuration))
         return study
 
-    def _trial(self, space: Space, standing: Standing) -> Any:
-        """One configuration as a finished trial, its value the mean over its seeds.
+    def _trial(self, space: Space, configuration: Configuration) -> Any:
+        """One configuration as a finished Optuna trial, whose value is the mean over its seeds.
 
-        A bad end is told as pruned, which TPE ranks last, by what it had reached; another one as failed: no news.
+        A bad end becomes a pruned trial, which TPE ranks last, by what it had reached. Any other failure becomes a
+        failed trial, which TPE ignores.
         """
         optuna = self._optuna
         states = optuna.trial.TrialState
-        mean = standing.mean
+        mean = configuration.mean
         state = states.COMPLETE if mean is not None else states.FAIL
-        if mean is None and any(trial.status in BAD for trial in standing.trials):
+        if mean is None and any(trial.status in BAD for trial in configuration.trials):
             state = states.PRUNED
-        params, distributions = _params(space, standing.config, optuna.distributions)
-        reached = {t.epochs: t.reached for t in standing.trials if mean is None and t.reached is not None}
+        params, distributions = _params(space, configuration.config, optuna.distributions)
+        reached = {t.epochs: t.reached for t in configuration.trials if mean is None and t.reached is not None}
         return optuna.trial.create_trial(
             params=params, distributions=distributions, value=mean, state=state, intermediate_values=reached
         )
 
 
 def _suggest(trial: Any, field: Field) -> Value:
-    """One field of a configuration; a field that may be off is a switch and, where on, a number.
+    """Suggests one field's value. A field that may be off is a switch and, where on, a number.
 
-    Of a list of numbers the place is suggested, so that the sampler knows their order.
+    For a list of numbers the index is suggested, so that the sampler knows their order.
     """
     if _ordered(field):
         place: int = trial.suggest_int(field.name, 0, len(field.choices) - 1)
@@ -132,7 +133,7 @@ def _ordered(field: Field) -> bool:
 
 
 def _params(space: Space, config: Config, kinds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `_suggest` would have had to answer to give `config`, with the distributions it would have asked of."""
+    """What `_suggest` would have had to draw to give `config`, and the distributions it would have drawn from."""
     params: dict[str, Any] = {}
     distributions: dict[str, Any] = {}
     for field in space.free():

@@ -1,10 +1,14 @@
-"""Datasets: import, split, facts, baselines and the generated demo. No torch."""
+"""Datasets: import, split, facts, baselines and the generated demo. No torch.
+
+It turns files into arrays (importing/), keeps them by content hash (store.py) and describes them.
+"""
 
 from trainers.data.baselines import baselines
+from trainers.data.content import check_content
 from trainers.data.dataset import Dataset, ImportReport, TrainingData
 from trainers.data.demo import add_demo, ensure
 from trainers.data.errors import NAME_PATTERN, DataError
-from trainers.data.importing import add
+from trainers.data.importing.add import add
 from trainers.data.split import TimeSplit
 from trainers.data.store import (
     find,
@@ -27,6 +31,7 @@ __all__ = [
     "add",
     "add_demo",
     "baselines",
+    "check_content",
     "ensure",
     "find",
     "find_by_hash",

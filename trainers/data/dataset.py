@@ -1,4 +1,4 @@
-"""Dataset and TrainingData: what is known of a stored dataset, and the arrays that a training may see."""
+"""Dataset and TrainingData: the description of a stored dataset, and the arrays that a training may see."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainers.held_out import HeldOut
-from trainers.spec import DatasetFacts
+from trainers.contract.facts import DatasetFacts
+from trainers.data.held_out import HeldOut
 
 SPLIT = "leave-one-out"
-"""The last item of a user is the test, the last but one the validation, the rest training."""
+"""The split in which a user's last item is the test, the one before it the validation, and the rest training."""
 
 
 class ImportReport(BaseModel):
-    """What an import read and what it left out: every dropped row is counted under exactly one reason."""
+    """What an import read and what it dropped; every dropped row is counted under exactly one reason."""
 
     model_config = ConfigDict(frozen=True)
 
     source: str
     format: str
     columns: dict[str, str] = {}
-    """Which column was taken for user, item and timestamp; empty for sequence lines."""
+    """The columns taken for user, item and timestamp, by role; empty for a file of sequences."""
     rows_read: int
     dropped: dict[str, int] = {}
-    """Rows by reason: the keys of importing.REASONS."""
+    """Number of dropped rows by reason; the reasons are the keys of importing.add.REASONS."""
     share_lost: float = 0.0
 
 
 class Dataset(BaseModel):
-    """One stored dataset; `path` is its folder and is no part of its JSON."""
+    """One stored dataset. `path` is its folder and is not part of its JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class Dataset(BaseModel):
     facts: DatasetFacts
     report: ImportReport
     cold: dict[str, int] = {}
-    """Of a time split: `users` and `items` that only appear after the training period."""
+    """For a time split, the numbers of `users` and `items` that only appear after the training period."""
     updates: str | None = None
     """The content hash of the dataset that this one is a newer version of."""
     synthetic: bool = False
@@ -52,7 +52,7 @@ class Dataset(BaseModel):
 
 @dataclass(frozen=True)
 class Cuts:
-    """Events before `valid` are training, those from `test` on are sealed; `words` names both in a report."""
+    """A time split: events before `valid` are training, those from `test` on are sealed; `words` describes both."""
 
     valid: float
     test: float
@@ -61,11 +61,11 @@ class Cuts:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The part of a dataset that a training may see: training items, packed, and one validation item a user.
+    """The part of a dataset that a training may see: packed training items, and one validation item per user.
 
-    items (N,) int32, the users' training items one after the other, oldest first; user u's are
-    items[offsets[u]:offsets[u + 1]]. offsets (users + 1,) int64. validation (F,) int32, items to find for the users in
-    validated (F,) int64: all of them, where that is None. Items count from 0.
+    `items` (N,) int32 holds the training items of one user after another, oldest first; user u's are
+    items[offsets[u]:offsets[u + 1]]. `offsets` is (users + 1,) int64. `validation` (F,) int32 holds the items to find
+    for the users in `validated` (F,) int64, where None means all users. Item numbers start at 0.
     """
 
     items: npt.NDArray[np.int32]
@@ -76,21 +76,21 @@ class TrainingData:
     validated: npt.NDArray[np.int64] | None = None
 
     def held_out(self) -> HeldOut:
-        """The validation items with what their users had before."""
+        """The validation items, each with the training items of its user."""
         if self.validated is None:
             return HeldOut(self.items, self.offsets, self.validation)
         lengths = np.diff(self.offsets)
-        wanted = np.zeros(len(lengths), dtype=np.bool_)
-        wanted[self.validated] = True
-        kept = np.concatenate(([0], np.cumsum(lengths[self.validated])))
-        return HeldOut(self.items[np.repeat(wanted, lengths)], kept.astype(np.int64), self.validation)
+        is_validated = np.zeros(len(lengths), dtype=np.bool_)
+        is_validated[self.validated] = True
+        offsets = np.concatenate(([0], np.cumsum(lengths[self.validated])))
+        return HeldOut(self.items[np.repeat(is_validated, lengths)], offsets.astype(np.int64), self.validation)
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Every kept event before the split: items (N,) int32 by user and time, offsets (users + 1,) int64.
+    """All events that an import kept, not split yet: `items` (N,) int32 by user and time, `offsets` (users + 1,) int64.
 
-    `times` (N,) float64 is None where the source had no timestamps. `cuts`: it is to be split by time.
+    `times` (N,) float64 is None if the source had no timestamps. `cuts` is given for a split by time.
     """
 
     items: npt.NDArray[np.int32]
@@ -99,4 +99,4 @@ class Sequences:
     times: npt.NDArray[np.float64] | None = None
     cuts: Cuts | None = None
     cold: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Numbers of users and items that only appear after the training period."""
+    """For a time split, the numbers of users and items that only appear after the training period."""

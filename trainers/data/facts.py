@@ -1,23 +1,23 @@
-"""The meta-features of a dataset, from its sequences."""
+"""Computes the meta-features of a dataset from its sequences."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from trainers.contract.facts import DatasetFacts
 from trainers.data.dataset import Sequences
 from trainers.data.split import training_part
-from trainers.spec import DatasetFacts
 
 
 def facts_of(sequences: Sequences, validated: int | None = None) -> DatasetFacts:
-    """Sizes and lengths of all events; Gini and the rates of the training events only (a user's last two held out).
+    """The facts of `sequences`: sizes and lengths count all events, Gini and rates all but each user's last two.
 
-    Of a time split everything is of the training period alone: what came later is not known while tuning. `validated`
-    is how many users have a validation item, where not all do.
+    For a time split, everything counts events of the training period only, because later ones are not known while
+    tuning. `validated` is the number of users with a validation item, if not all have one.
 
-    `ascending_id_rate` compares item indices: these follow the source's own ids, by number where all ids are whole
-    numbers and by text otherwise, so a file whose ties were broken in catalogue order shows up.
+    `ascending_id_rate` compares item indices. These follow the source's own ids, by number if all are whole numbers
+    and by text otherwise, so a high rate reveals a file whose ties were broken in catalogue order.
     """
     held_out = 2 if sequences.cuts is None else 0
     sequences = training_part(sequences)
@@ -47,13 +47,13 @@ def facts_of(sequences: Sequences, validated: int | None = None) -> DatasetFacts
     )
 
 
-def _share(what: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
-    """The share of `among` where `what` holds; 0 of nothing."""
-    return float(what[among].mean()) if among.any() else 0.0
+def _share(condition: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
+    """The share of `among` where `condition` holds; 0 if `among` is empty."""
+    return float(condition[among].mean()) if among.any() else 0.0
 
 
 def _gini(counts: npt.NDArray[np.integer]) -> float:
-    """0 where all counts are equal, towards 1 where one item has all of them."""
+    """The Gini index of counts (V,): 0 if all are equal, near 1 if one item has all events."""
     ordered = np.sort(counts.astype(np.float64))
     size = len(ordered)
     return float(2 * (np.arange(1, size + 1) @ ordered) / (size * ordered.sum()) - (size + 1) / size)

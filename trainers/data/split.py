@@ -1,4 +1,4 @@
-"""How a dataset is split: the last two items of each user held out, or everything after two points in time."""
+"""How a dataset is split: by holding out the last two items of each user, or by two points in time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class TimeSplit:
-    """Validation begins `valid_from`, the test `test_from`; each is a time, or days counted back from the last event.
+    """The start of validation and of the test, each given as a time or as a number of days.
 
-    Days of validation count back from the begin of the test.
+    `test_days` count back from the last event, `valid_days` from the start of the test.
     """
 
     valid_from: datetime | None = None
@@ -28,10 +28,10 @@ class TimeSplit:
     test_days: float | None = None
 
     def cuts(self, last: float) -> Cuts:
-        """The two times in the unit of the file's timestamps, of which `last` is the newest. Raises DataError."""
+        """The two times in the unit of the file's timestamps, the newest of which is `last`. Raises DataError."""
         second = _unit(last)
-        test = _begin(self.test_from, self.test_days, last, second, "test")
-        valid = _begin(self.valid_from, self.valid_days, test, second, "valid")
+        test = _start_of_period(self.test_from, self.test_days, last, second, "test")
+        valid = _start_of_period(self.valid_from, self.valid_days, test, second, "valid")
         if valid >= test:
             begin, end = _date(valid, second), _date(test, second)
             raise DataError(f"Validation would begin at {begin}, which is not before the test at {end}.")
@@ -39,12 +39,12 @@ class TimeSplit:
 
 
 def parts(sequences: Sequences) -> tuple[Arrays, Arrays]:
-    """What is stored for training, and what is sealed."""
+    """The arrays stored for training, and the sealed ones. Raises DataError if a period has no usable event."""
     return _leave_one_out(sequences) if sequences.cuts is None else _by_time(sequences, sequences.cuts)
 
 
 def training_part(sequences: Sequences) -> Sequences:
-    """The training events of a time split alone, of the users who have any."""
+    """The training events of a time split, for the users who have any; without a time split, `sequences`."""
     if sequences.cuts is None or sequences.times is None:
         return sequences
     early = sequences.times < sequences.cuts.valid
@@ -63,20 +63,20 @@ def _leave_one_out(sequences: Sequences) -> tuple[Arrays, Arrays]:
 
 
 def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
-    """Each user's first item after a cut is to be found from all that came before that cut.
+    """Holds out each user's first item after a cut, to be predicted from all events before that cut.
 
-    Users with training events come first, so who and what appears later moves no number of theirs.
+    Users with training events come first, so users who appear later do not change their numbers.
     """
     training = training_part(sequences)
     users, places = _first_after(sequences, cuts.valid, cuts.test)
-    known = users < len(training.offsets) - 1
-    if not known.any():
+    in_training = users < len(training.offsets) - 1
+    if not in_training.any():
         raise DataError("No user has an event both before and in the validation period; move the cuts.")
     train: Arrays = {
         "items": training.items,
         "offsets": training.offsets,
-        "validation": sequences.items[places[known]],
-        "validated": users[known],
+        "validation": sequences.items[places[in_training]],
+        "validated": users[in_training],
     }
     users, places = _first_after(sequences, cuts.test, inf)
     lengths = places - sequences.offsets[users]
@@ -86,7 +86,7 @@ def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
     offsets: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(lengths)))
     before = np.repeat(places - offsets[1:], lengths) + np.arange(
         int(offsets[-1]), dtype=np.int64
-    )  # where their histories stand
+    )  # places of their histories among all events
     sealed: Arrays = {
         "test": sequences.items[places],
         "items": sequences.items[before],
@@ -97,7 +97,7 @@ def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
 
 
 def _first_after(sequences: Sequences, begin: float, end: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Users with an event from `begin` on and before `end`, and the place of the first among all events."""
+    """Users with an event in begin <= time < end, and the place of the first such event of each among all events."""
     times = sequences.times
     assert times is not None
     inside = np.flatnonzero((times >= begin) & (times < end))
@@ -106,24 +106,28 @@ def _first_after(sequences: Sequences, begin: float, end: float) -> tuple[npt.ND
     return users, inside[first]
 
 
-def _begin(given: datetime | None, days: float | None, after: float, second: float, what: str) -> float:
-    if (given is None) == (days is None):
-        raise DataError(f"A time split needs one of --{what}-days N and --{what}-from DATE.")
-    if given is not None:
-        return given.replace(tzinfo=given.tzinfo or UTC).timestamp() * second
+def _start_of_period(
+    moment: datetime | None, days: float | None, reference: float, second: float, period: str
+) -> float:
+    if (moment is None) == (days is None):
+        raise DataError(f"A time split needs one of --{period}-days N and --{period}-from DATE.")
+    if moment is not None:
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * second
     if not days or days < 0:
-        raise DataError(f"--{what}-days must be more than 0, not {days:g}.")
-    return nextafter(after - timedelta(days=days).total_seconds() * second, inf)
+        raise DataError(f"--{period}-days must be more than 0, not {days:g}.")
+    return nextafter(reference - timedelta(days=days).total_seconds() * second, inf)
 
 
 def _unit(last: float) -> float:
-    """How many units a second has: timestamps that would be past the year 5000 in seconds are finer."""
+    """Timestamp units per second: timestamps that would be past the year 5000 in seconds are in a finer unit."""
     return next((factor for factor in (1.0, 1e3, 1e6) if abs(last) < 1e11 * factor), 1e9)
 
 
 def _date(time: float, second: float) -> str:
     try:
-        found = datetime.fromtimestamp(time / second, UTC)
+        moment = datetime.fromtimestamp(time / second, UTC)
     except (ValueError, OverflowError, OSError):
         return f"{time:g}"
-    return found.strftime("%Y-%m-%d") if found.time().isoformat() == "00:00:00" else found.isoformat(timespec="seconds")
+    return (
+        moment.strftime("%Y-%m-%d") if moment.time().isoformat() == "00:00:00" else moment.isoformat(timespec="seconds")
+    )

@@ -1,4 +1,4 @@
-"""Staging folders: where a dataset is built before it is renamed into place, swept when their process has died."""
+"""Staging folders: a dataset is built in one and renamed into place; those of dead processes are deleted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -17,25 +18,39 @@ from safetensors import SafetensorError
 from trainers.data.errors import foreign
 
 MEMORY_LIMIT = "2GB"
-"""DuckDB spills to the staging folder beyond this, so an import fits beside a training."""
+"""Memory limit of DuckDB, above which it spills to the staging folder, so that an import fits beside a training."""
 _STAGED, _TRASH = ".import-", ".removed-"
 
 
-@contextlib.contextmanager
-def staging_folder(datasets_dir: Path) -> Generator[tuple[Path, duckdb.DuckDBPyConnection]]:
-    """A hidden folder beside the datasets and a DuckDB connection that works in it; both are gone afterwards.
+@dataclass(frozen=True)
+class Staging:
+    """Where a dataset is built: `folder` becomes the dataset, `connection` works in its sub-folder `work`."""
 
-    A lock file held open says that the folder is in use: whoever can take the lock may delete the folder.
+    folder: Path
+    connection: duckdb.DuckDBPyConnection
+
+    @property
+    def work(self) -> Path:
+        """For intermediate files; deleted before the dataset is published."""
+        return self.folder / "work"
+
+
+@contextlib.contextmanager
+def staging_folder(datasets_dir: Path) -> Generator[Staging]:
+    """A hidden folder beside the datasets and a DuckDB connection that works in it; both are removed afterwards.
+
+    A locked file says that the folder is in use; a process that can take the lock may delete it. Raises DataError.
     """
     try:
-        datasets_dir.mkdir(parents=True, exist_ok=True)
+        datasets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sweep(datasets_dir)
         folder, lock = _claim(datasets_dir)
     except OSError as error:
         raise foreign("Writing under", datasets_dir, error) from None
     try:
         work = folder / "work"
-        work.mkdir(parents=True)
+        folder.mkdir(mode=0o700)
+        work.mkdir()
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
             "threads": str(min(os.cpu_count() or 1, 4)),
@@ -45,10 +60,10 @@ def staging_folder(datasets_dir: Path) -> Generator[tuple[Path, duckdb.DuckDBPyC
         connection = duckdb.connect(str(work / "import.duckdb"), config=config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
-            yield folder, connection
+            yield Staging(folder, connection)
         finally:
             connection.close()
-    except (duckdb.Error, SafetensorError, OSError) as error:
+    except (duckdb.Error, UnicodeError, SafetensorError, OSError) as error:
         raise foreign("Writing under", datasets_dir, error) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -57,9 +72,13 @@ def staging_folder(datasets_dir: Path) -> Generator[tuple[Path, duckdb.DuckDBPyC
 
 
 def publish(folder: Path, target: Path) -> bool:
-    """Rename a finished staging folder to `target`, its files safely on disk; False where another got there first."""
+    """Flushes a finished staging folder to disk and renames it to `target`; False if `target` exists already.
+
+    Only its user can read what is published: it holds the sealed test.
+    """
     shutil.rmtree(folder / "work")
     for path in (*folder.iterdir(), folder):
+        path.chmod(0o700 if path.is_dir() else 0o600)
         _flush(path)
     try:
         folder.rename(target)
@@ -72,14 +91,14 @@ def publish(folder: Path, target: Path) -> bool:
 
 
 def throw_away(folder: Path) -> None:
-    """Delete a folder so that it is there whole or not at all."""
+    """Deletes a folder by renaming it first, so that it is never seen half-deleted."""
     trash = folder.with_name(_TRASH + secrets.token_hex(6))
     folder.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
 def _claim(datasets_dir: Path) -> tuple[Path, TextIO]:
-    """A name for a staging folder, and the open lock file that keeps it ours."""
+    """The path of a new staging folder, and the open lock file that reserves it."""
     while True:
         folder = datasets_dir / (_STAGED + secrets.token_hex(6))
         lock = _lock(folder)
@@ -88,7 +107,7 @@ def _claim(datasets_dir: Path) -> tuple[Path, TextIO]:
 
 
 def _sweep(datasets_dir: Path) -> None:
-    """Delete what dead imports and removals left behind."""
+    """Deletes what imports and removals of dead processes left behind."""
     for path in datasets_dir.glob(_TRASH + "*"):
         shutil.rmtree(path, ignore_errors=True)
     for name in {path.name.removesuffix(".lock") for path in datasets_dir.glob(_STAGED + "*")}:
@@ -100,12 +119,12 @@ def _sweep(datasets_dir: Path) -> None:
 
 
 def _lock(folder: Path) -> TextIO | None:
-    """The lock of a staging folder, held until closed; None where somebody else holds it."""
+    """The lock file of a staging folder, locked until it is closed; None if another process holds the lock."""
     path = Path(f"{folder}.lock")
     lock = path.open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # a sweeper may have unlinked the file between open and flock: such a lock guards nothing
+        # another process may have deleted the file between open and flock; such a lock protects nothing
         if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
             return lock
     except (BlockingIOError, FileNotFoundError):

@@ -82,8 +82,13 @@ ENDING = "The owner is ending; no training starts any more."
 
 def cannot_start(directory: Path, error: OSError) -> ExecutorError:
     """The error for a run directory in which no child can be started."""
+    return ExecutorError(f"The training in {directory.name} cannot start: {reason(error)}.")
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, and what to do where a disk is full."""
     advice = ": make room, then the same run_trial goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return ExecutorError(f"The training in {directory.name} cannot start: {error.strerror or error}{advice}.")
+    return f"{error.strerror or error}{advice}"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -88,7 +88,8 @@ class Connection:
                 f"The Ray cluster at {cluster.address} cannot be used: {_line(error)}: check ray_address, that Ray and "
                 "Python are of the same version there, and RAY_AUTH_MODE and RAY_AUTH_TOKEN."
             ) from None
-        self._ray.cloudpickle.register_pickle_by_value(node_code)
+        for module in node_code.BY_VALUE:
+            self._ray.cloudpickle.register_pickle_by_value(module)
         self._kind = self._ray.remote(node_code.Node)
 
     async def take_over(self) -> None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from server.executors.base import ExecutorError, Exit, Slot
+from server.executors.base import ExecutorError, Exit, Slot, reason
 from server.executors.ray.actors import Actor, Actors
 from server.executors.ray.cluster import Cluster, Connection, Gone, Lost
 from server.executors.ray.files import RunFiles, code, dataset
@@ -68,7 +68,7 @@ class Run:
                 return {"error": str(failed), "gone": isinstance(failed, Gone)}
             except OSError as error:
                 name = self._files.directory.name
-                return {"error": f"The run directory of {name} cannot be used: {error.strerror or error}."}
+                return {"error": f"The run directory of {name} cannot be used: {reason(error)}."}
         raise AssertionError
 
     async def _on_a_node(self) -> dict[str, Any]:

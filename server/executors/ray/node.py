@@ -1,7 +1,7 @@
 """The code that runs on a node of a Ray cluster: an actor that runs one training at a time, without a shared disk.
 
-The class is pickled by value, with the constants that it uses, and it receives the project's code as a parcel. Until
-then its methods import nothing of the project: a node needs what the project requires, not the project.
+The class is pickled by value, with what it uses of the modules in `BY_VALUE`, and it receives the project's code as a
+parcel. Until then it imports nothing of the project: a node needs what the project requires, not the project.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from trainers.contract import regular_files
 from trainers.contract.regular_files import is_regular, open_regular
 from trainers.contract.wire import EPOCHS_FILE, LOG_FILE, RESUME_FILE
 
+BY_VALUE = (sys.modules[__name__], regular_files)
+"""The modules whose code travels to a node with the class itself."""
 GROWING = (EPOCHS_FILE, LOG_FILE)
 """Files of which only the new part is sent; of epochs.jsonl, only complete lines."""
 PASSING = (".tmp", ".partial")

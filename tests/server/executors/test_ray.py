@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -14,6 +19,9 @@ from mcp import Client
 
 from server.executors.base import ExecutorError, Slot
 from server.executors.environment import HOME_MARK
+from server.executors.ray import node as node_code
+from server.executors.ray.driver import Run
+from server.executors.ray.files import RunFiles
 from server.owner.assembly import open_runtime
 from server.runtime import Runtime
 from server.scheduler.run_directory import log_end, read_epochs, read_process
@@ -24,6 +32,17 @@ from tests.support.trials import SLOT, prepared, result_of, said, until, whole_l
 from trainers.data import ensure
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ray]
+
+
+WITHOUT_PROJECT = """
+import sys, pickle
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("server", "trainers", "memory"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+print(pickle.load(sys.stdin.buffer).__name__)
+"""
 
 
 @pytest.fixture
@@ -43,6 +62,29 @@ async def sweeping(nodes: RayNodes, home: Path) -> None:
     """A new actor on a node removes what those had to leave there that were killed."""
     async with ray_executor(nodes, home) as executor:
         await executor.run([prepared(home / "trials", "t-2")], SLOT)
+
+
+def test_what_travels_to_a_node_needs_no_module_of_the_project() -> None:
+    """A node may have no project, or folders that are called like our packages."""
+    cloudpickle = pytest.importorskip("ray").cloudpickle
+    for module in node_code.BY_VALUE:
+        cloudpickle.register_pickle_by_value(module)
+    read = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PROJECT], input=cloudpickle.dumps(node_code.Node), capture_output=True
+    )
+    assert (read.returncode, read.stdout.decode().strip()) == (0, "Node"), read.stderr.decode()
+
+
+async def test_an_owner_whose_own_disk_is_full_says_to_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(files: RunFiles) -> dict[str, bytes]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RunFiles, "to_send", full)
+    unused: Any = SimpleNamespace(cluster=None)
+    answer = await Run(unused, unused, prepared(tmp_path, "t-1"), SLOT, "run").work()
+    assert "make room, then the same run_trial goes on" in answer["error"]
 
 
 async def test_a_training_whose_node_is_killed_goes_on_at_another(nodes: RayNodes, home: Path) -> None:

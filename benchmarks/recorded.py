@@ -6,7 +6,7 @@ A table is a folder as benchmarks.table makes it: trainings.parquet, and the use
 dataset and backbone with several seeds it takes
 - seed noise near the best: the scatter of configurations within 15 % of the best, scaled to 5,000 users; the median
   over tables, and degrees of freedom by how much the tables differ beyond what their replicates explain;
-- its spread: how much wider configurations scatter further below the best;
+- its excess: how much more configurations scatter further below the best, which more users do not lessen;
 - gains: by how much configurations differ from a good one that shares all but one or two fields, measured on seeds
   that did not pick the good one, as a mixture of half-normals (expectation maximisation, noise taken off).
 """
@@ -33,7 +33,7 @@ METRIC = "ndcg@10"
 NEAR = 0.15
 """A configuration is near the best if its mean score is at most this share below it."""
 LEVELS = (0.92, 0.825, 0.75, 0.6, 0.35)
-"""Scores over the best at which the spread is stated."""
+"""Scores over the best at which the excess is stated."""
 EDGES = (1.01, 0.85, 0.8, 0.7, 0.5, 0.2)
 SCALES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5.12)
 GOOD = 0.3
@@ -107,20 +107,25 @@ def noise(found: Sequence[Cell]) -> tuple[float, float]:
     return math.exp(median(logs) / 2), round(2 / between, 1)
 
 
-def spread(found: Sequence[Cell]) -> tuple[tuple[float, float], ...]:
-    """The factor on sigma by log level, ascending: the mean over tables of how much wider each level scatters."""
-    points: list[tuple[float, float]] = [(0.0, 1.0)]
+def excess(found: Sequence[Cell]) -> tuple[tuple[float, float], ...]:
+    """Noise beyond that near the best, by log level, ascending: what configurations of each level scatter more.
+
+    Both variances are geometric means over tables, weighted by degrees of freedom at that level.
+    """
+    points: list[tuple[float, float]] = [(0.0, 0.0)]
     for place, level in enumerate(LEVELS):
-        ratios: list[tuple[float, int]] = []
+        logs: list[tuple[float, float, int]] = []
         for cell in found:
             near, near_df = variance(cell, 1.01, 1 - NEAR)
             here, df = variance(cell, EDGES[place], EDGES[place + 1])
             if near_df > 1 and df > 1 and near > 0 and here > 0:
-                ratios.append((math.log(here / near) / 2, df))
-        total = sum(df for _, df in ratios)
-        factor = math.exp(sum(ratio * df for ratio, df in ratios) / total) if total else points[-1][1]
-        points.append((math.log(level), max(factor, points[-1][1])))
-    return tuple((round(level, 4), round(factor, 3)) for level, factor in reversed(points))
+                logs.append((math.log(here), math.log(near), df))
+        beyond = points[-1][1]
+        if total := sum(df for *_, df in logs):
+            here, near = (math.exp(sum(one[side] * one[2] for one in logs) / total) for side in (0, 1))
+            beyond = max(math.sqrt(max(here - near, 0.0)), beyond)
+        points.append((math.log(level), beyond))
+    return tuple((round(level, 4), round(beyond, 4)) for level, beyond in reversed(points))
 
 
 def differences(cell: Cell, sigma: float) -> list[tuple[float, float]]:
@@ -175,7 +180,7 @@ def made(found: Sequence[Cell], command: str) -> Recorded:
         for cell in found
     )
     return Recorded(
-        version=1, command=command, metric=METRIC, tables=tables, sigma=round(sigma, 4), df=df, spread=spread(found),
+        version=1, command=command, metric=METRIC, tables=tables, sigma=round(sigma, 4), df=df, excess=excess(found),
         gains=mixture(pairs),
     )  # fmt: skip
 
@@ -193,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     prior = made(found, words)
     options.out.write_text(prior.model_dump_json(indent=1) + "\n", encoding="utf-8")
     print(f"{options.out}: sigma {prior.sigma:.1%} ({prior.df:g} degrees of freedom) from {len(found)} tables.")
-    print(f"spread {prior.spread}\ndown {prior.gains.down}\nup {prior.gains.up}")
+    print(f"excess {prior.excess}\ndown {prior.gains.down}\nup {prior.gains.up}")
     return 0
 
 

@@ -109,7 +109,7 @@ class Simulated:
     def train(self, number: int) -> verdicts.Judgement:
         mean, seed = self._means[number], self._seeds[number]
         self._seeds[number] += 1
-        log = mean + self._noise * spread(mean - self._best, self._known) * self._rng.gauss(0, 1)
+        log = mean + self._noise * spread(mean - self._best, self._world.users, self._known) * self._rng.gauss(0, 1)
         if self._rng.random() < self._world.collapsed:
             log = mean - self._rng.uniform(1.1, 3)
         name = "c" + str(number) if number else self._study.space.hash(self._default)
@@ -232,9 +232,6 @@ are studies of recorded configurations, judged by a prior that was made without 
 with the wrong sign, the sum of claimed gains over the sum of true ones, and how often a 90 % interval holds the truth,
 for what was called better, for the leader against the default at the end, and for both where each side has two seeds.
 Regret is what the choice lacks to the best of the thirty.
-
-What is recorded comes from 1,000 to 2,500 users. At 200, noise far below the best is extrapolated to half of the score,
-and verdicts on such configurations are not to be trusted: their last row says so.
 
 """
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from memory.statistics.noise import PAIRED_SHARE, Sigma, of_configuration, relative, spread, started
+from memory.statistics.noise import PAIRED_SHARE, Sigma, of_configuration, prior, relative, spread, started
 from memory.statistics.posterior import Array, Posterior, posterior
 from memory.statistics.recorded import Recorded, recorded
 
@@ -125,9 +125,10 @@ class Settling:
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule for one study: its noise, its best log score, and the smallest relative gain that matters."""
+    """The rule for one study: its noise, users and best log score, and the smallest relative gain that matters."""
 
     noise: Sigma
+    users: int
     best: float
     min_gain: float | None = None
     known: Recorded = field(default_factory=recorded)
@@ -189,7 +190,7 @@ class Rule:
         return _Sides(candidate.mean - rival.mean, self._side(candidate), self._side(rival), False, later, ahead)
 
     def _side(self, one: Contender) -> _Side:
-        factor = spread(min(one.mean - self.best, 0.0), self.known)
+        factor = spread(min(one.mean - self.best, 0.0), self.users, self.known)
         shift = (PAIRED_SHARE * self.noise.sigma) ** 2 / len(one.shared) if one.shared else 0.0
         noise = of_configuration(one.level, self.noise, factor)
         return _Side(len(one.level), noise, shift, own=noise.sigma != self.noise.sigma * factor)
@@ -209,9 +210,15 @@ class Rule:
             ahead, behind = (first, sides.rival) if sides.observed > 0 else (second, sides.candidate)
             count = rival if sides.observed > 0 else candidate
             lead = np.maximum(true if sides.observed > 0 else -true, 0.0)
-            return np.sqrt(ahead + behind.variances(count, sides.ahead - lead, self.noise, self.known))
+            return np.sqrt(ahead + behind.variances(count, self._widths(sides.ahead - lead)))
 
         return posterior(sides.observed, error, self.noise.df if same else df, gains)
+
+    def _widths(self, below_best: Array) -> Array:
+        """How widely one training scatters at each of these places below the best."""
+        usual = prior(self.users, self.known).sigma
+        excess = np.interp(below_best, *zip(*self.known.excess, strict=True))
+        return self.noise.sigma * np.hypot(1.0, excess / usual)
 
     def _verdict(self, found: Posterior) -> Verdict:
         edge = math.log1p(self.matters)
@@ -237,12 +244,10 @@ class _Side:
     def variance(self, count: int) -> float:
         return self.noise.sigma**2 / count + self.shift
 
-    def variances(self, count: int, below_best: Array, noise: Sigma, known: Recorded) -> Array:
-        """Its variance at each place where it may truly lie: how widely it scatters depends on that."""
+    def variances(self, count: int, widths: Array) -> Array:
+        """Its variance at each place where it may truly lie, from how widely one training scatters there."""
         if self.own:
-            return np.full_like(below_best, self.variance(count))
-        levels, factors = zip(*known.spread, strict=True)
-        widths: Array = noise.sigma * np.interp(below_best, levels, factors)
+            return np.full_like(widths, self.variance(count))
         return widths**2 / count + self.shift
 
 

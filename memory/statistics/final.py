@@ -82,7 +82,7 @@ def final_gain(
         seeds, df = of_pair.sigma**2 / len(first), of_pair.df
     else:
         own, other = (
-            of_configuration(side, noise, spread(place, known))
+            of_configuration(side, noise, spread(place, users, known))
             for side, place in zip((first, second), below, strict=True)
         )
         parts = own.sigma**2 / len(first), other.sigma**2 / len(second)

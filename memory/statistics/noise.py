@@ -54,9 +54,10 @@ def prior(users: int, known: Recorded | None = None) -> Sigma:
     return Sigma(max(sigma, FLOOR), known.df)
 
 
-def spread(below_best: float, known: Recorded | None = None) -> float:
+def spread(below_best: float, users: int, known: Recorded | None = None) -> float:
     """The factor on sigma of a configuration whose log score is `below_best` (0 or less) from the best one's."""
-    return interpolated((known or recorded()).spread, below_best)
+    known = known or recorded()
+    return math.hypot(1.0, interpolated(known.excess, below_best) / prior(users, known).sigma)
 
 
 def started(logs: Sequence[float]) -> tuple[float, ...]:
@@ -117,7 +118,7 @@ def _pooled(
     squares, df = 0.0, 0
     for group in logs:
         if len(group) > 1:
-            scale = spread(min(fmean(group) - top, 0.0), known)
+            scale = spread(min(fmean(group) - top, 0.0), users, known)
             squares += _squares(group) / scale**2
             df += len(group) - 1
     return squares, df

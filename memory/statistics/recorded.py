@@ -54,8 +54,11 @@ class Recorded(BaseModel):
     """Relative seed noise of one training near the best, at 5,000 users; it goes as users^-1/2."""
     df: float
     """Degrees of freedom that `sigma` is worth, by how much it differs between tables."""
-    spread: tuple[tuple[float, float], ...]
-    """(log of the score over the best, factor on sigma), ascending; the factor is interpolated between them."""
+    excess: tuple[tuple[float, float], ...]
+    """(log of the score over the best, relative noise beyond `sigma`), ascending, to be interpolated.
+
+    Further below the best, trainings differ by how far they came, too: more users do not lessen that.
+    """
     gains: Gains
 
 

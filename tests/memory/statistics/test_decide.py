@@ -12,7 +12,7 @@ from memory.statistics.t_distribution import t_quantile
 
 BEST = math.log(0.05)
 FLAT = Recorded(
-    version=1, command="by hand", metric="ndcg@10", tables=(), sigma=0.03, df=8.0, spread=((-0.5, 2.0), (-0.1, 1.0)),
+    version=1, command="by hand", metric="ndcg@10", tables=(), sigma=0.03, df=8.0, excess=((-0.5, 0.04), (-0.1, 0.0)),
     gains=Gains(scales=(50.0,), down=(0.5,), up=(0.5,)),
 )  # fmt: skip
 NOISE = Sigma(0.03, 12)
@@ -25,7 +25,7 @@ def one(number: int, *gains: float, family: str = "") -> Contender:
 
 
 def rule(known: Recorded = FLAT, noise: Sigma = NOISE, min_gain: float | None = None) -> Rule:
-    return Rule(noise, BEST, min_gain, known)
+    return Rule(noise, 5000, BEST, min_gain, known)
 
 
 def share(log: float) -> float:
@@ -91,12 +91,12 @@ def test_what_matters_is_two_sigmas_and_at_least_two_per_cent_unless_the_study_s
 def test_a_configuration_far_below_the_best_has_the_noise_of_its_level() -> None:
     near, far = rule().compare(one(1, -0.05), one(0, 0.0)), rule().compare(one(1, -0.5), one(0, 0.0))
     width = [math.log1p(found.high) - math.log1p(found.low) for found in (near, far)]
-    assert 1.3 < width[1] / width[0] < math.sqrt((2**2 + 1) / 2)  # it narrows upwards, where noise is smaller
+    assert 1.2 < width[1] / width[0] < math.sqrt((0.05**2 / 0.03**2 + 1) / 2)  # it narrows upwards, where noise is smaller
 
 
 def test_a_lead_far_beyond_the_noise_near_the_best_is_no_luck_of_a_wide_level() -> None:
     # At a level where a seed scatters by 23 %, a lead of 80 % on one seed each is sure all the same.
-    wide = FLAT.model_copy(update={"spread": ((-0.5, 8.0), (-0.1, 1.0))})
+    wide = FLAT.model_copy(update={"excess": ((-0.5, 0.23), (-0.1, 0.0))})
     found = rule(wide).compare(one(1, 0.0), one(0, -math.log(1.8)))
     assert found.verdict == "better"
     assert found.chance > 0.999

@@ -23,7 +23,7 @@ from memory.statistics.t_distribution import f_below, t_quantile
 
 KNOWN = Recorded(
     version=1, command="by hand", metric="ndcg@10", tables=(), sigma=0.03, df=8.0,
-    spread=((-1.0, 5.0), (-0.5, 2.0), (-0.1, 1.0)), gains=Gains(scales=(1.0,), down=(0.5,), up=(0.5,)),
+    excess=((-1.0, 0.16), (-0.5, 0.04), (-0.1, 0.0)), gains=Gains(scales=(1.0,), down=(0.5,), up=(0.5,)),
 )  # fmt: skip
 
 
@@ -83,9 +83,16 @@ def test_the_prior_is_stated_at_5000_users_and_falls_with_their_root_down_to_a_f
     assert math.isfinite(prior(0, KNOWN).sigma)
 
 
-@pytest.mark.parametrize(("below", "factor"), [(0.0, 1), (-0.1, 1), (-0.3, 1.5), (-0.5, 2), (-0.75, 3.5), (-9.0, 5)])
-def test_noise_grows_below_the_best_along_the_recorded_line(below: float, factor: float) -> None:
-    assert spread(below, KNOWN) == pytest.approx(factor)
+@pytest.mark.parametrize(
+    ("below", "users", "excess"),
+    [(0.0, 5000, 0), (-0.1, 5000, 0), (-0.3, 5000, 0.02), (-0.5, 5000, 0.04), (-0.5, 1250, 0.04), (-0.75, 5000, 0.1),
+     (-9.0, 5000, 0.16), (-9.0, 200, 0.16)],
+)  # fmt: skip
+def test_below_the_best_noise_grows_by_an_excess_that_more_users_do_not_lessen(
+    below: float, users: int, excess: float
+) -> None:
+    sigma = prior(users, KNOWN).sigma
+    assert sigma * spread(below, users, KNOWN) == pytest.approx(math.sqrt(sigma**2 + excess**2))
 
 
 def test_without_replicates_sigma_is_the_prior() -> None:
@@ -113,8 +120,8 @@ def test_a_prior_that_replicates_contradict_fades_by_how_much_they_do() -> None:
 
 
 def test_noise_far_below_the_best_is_measured_in_the_noise_that_is_usual_there() -> None:
-    # At exp(-0.5) of the best the usual factor is 2: logs of +-0.06 there say what +-0.03 say near the best.
-    low = scattered(0.05 * math.exp(-0.5), -0.06, 0, 0.06)
+    # At exp(-0.5) of the best 0.03 and 0.04 give 0.05: logs of +-0.05 there say what +-0.03 say near the best.
+    low = scattered(0.05 * math.exp(-0.5), -0.05, 0, 0.05)
     assert estimate([low], 5000, best=0.05, known=KNOWN).sigma == pytest.approx(0.03)
     assert estimate([low], 5000, known=KNOWN).sigma > 0.03  # on its own it is the best
 

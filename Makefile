@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
-TRIALS ?= 4
+TRIALS ?= 3
 MUTANTS ?= --count 150
 
 .PHONY: demo test check format mutants node bundle clean help

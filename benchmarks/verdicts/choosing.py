@@ -18,7 +18,7 @@ from statistics import fmean
 from benchmarks.harness.markdown import table
 from benchmarks.verdicts.simulated import DRAWN, drawn
 from memory.statistics.decide import Rule, contenders
-from memory.statistics.noise import PRIOR_USERS, estimate, prior, spread
+from memory.statistics.noise import PRIOR_USERS, estimate, excess, prior
 from memory.statistics.recorded import Recorded
 from server.policies.racing import SEEDS
 
@@ -82,7 +82,7 @@ def ocba(scores: Scores, known: Recorded) -> Iterator[tuple[int, int]]:
     while True:
         best = best_mean(scores)
         top = fmean(scores[best])
-        noise = [known.sigma * spread(fmean(values) - top, PRIOR_USERS, known) for values in scores]
+        noise = [math.hypot(known.sigma, excess(min(fmean(values) - top, 0.0), known)) for values in scores]
         gaps = [max(top - fmean(values), 1e-4) for values in scores]
         shares = [(width / gap) ** 2 for width, gap in zip(noise, gaps, strict=True)]
         others = sum(
@@ -131,7 +131,7 @@ def _rule(scores: Scores, known: Recorded, min_gain: float | None = None) -> tup
     )
     groups = [[math.exp(value) for value in values] for values in trained.values() if len(values) > 1]
     best = max(one.mean for one in found)
-    rule = Rule(estimate(groups, PRIOR_USERS, best=math.exp(best), known=known), PRIOR_USERS, best, min_gain, known)
+    rule = Rule(estimate(groups, PRIOR_USERS, best=math.exp(best), known=known), best, min_gain, known)
     following, leader = rule.next_training(found), rule.leader(found)
     assert leader is not None
     return None if following is None else following.number, leader.number
@@ -158,7 +158,7 @@ def play(arm: Arm, folder: Path, seed: int) -> tuple[list[float], int]:
             regrets.append(best - means[choice])
         if len(regrets) == len(BUDGETS):
             break
-        width = noise * spread(means[number] - best, PRIOR_USERS, known)
+        width = math.hypot(noise, excess(means[number] - best, known))
         scores[number].append(math.log(0.05) + means[number] + width * draws[number].gauss(0, 1))
         trained += 1
     else:

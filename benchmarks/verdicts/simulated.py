@@ -20,7 +20,7 @@ from statistics import fmean
 from benchmarks.harness.invented import BEGAN, METRIC, facts, study
 from benchmarks.recorded import Cell, cells, made
 from memory.records import Trial
-from memory.statistics.noise import PRIOR_USERS, relative, spread
+from memory.statistics.noise import PRIOR_USERS, excess, relative
 from memory.statistics.recorded import Recorded, recorded
 from server.policies.racing import SEEDS
 from server.study import verdicts
@@ -99,7 +99,7 @@ class Simulated:
     def train(self, number: int) -> verdicts.Judgement:
         mean, seed = self._means[number], self._seeds[number]
         self._seeds[number] += 1
-        log = mean + self._noise * spread(mean - self._best, self._world.users, self._known) * self._rng.gauss(0, 1)
+        log = mean + math.hypot(self._noise, excess(mean - self._best, self._known)) * self._rng.gauss(0, 1)
         if self._rng.random() < self._world.collapsed:
             log = mean - self._rng.uniform(1.1, 3)
         name = "c" + str(number) if number else self._study.space.hash(self._default)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from memory.statistics.noise import PAIRED_SHARE, Sigma, of_configuration, prior, relative, spread, started
+from memory.statistics.noise import PAIRED_SHARE, Sigma, excess, of_configuration, relative, started
 from memory.statistics.posterior import Array, Posterior, posterior
 from memory.statistics.recorded import Recorded, recorded
 
@@ -129,10 +129,9 @@ class Settling:
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule for one study: its noise, users and best log score, and the smallest relative gain that matters."""
+    """The rule for one study: its noise, its best log score, and the smallest relative gain that matters."""
 
     noise: Sigma
-    users: int
     best: float
     min_gain: float | None = None
     known: Recorded = field(default_factory=recorded)
@@ -212,10 +211,10 @@ class Rule:
         return _Sides(candidate.mean - rival.mean, self._side(candidate), self._side(rival), False, later, ahead)
 
     def _side(self, one: Contender) -> _Side:
-        factor = spread(min(one.mean - self.best, 0.0), self.users, self.known)
+        beyond = excess(min(one.mean - self.best, 0.0), self.known)
         shift = (PAIRED_SHARE * self.noise.sigma) ** 2 / len(one.shared) if one.shared else 0.0
-        noise = of_configuration(one.level, self.noise, factor)
-        return _Side(len(one.level), noise, shift, own=noise.sigma != self.noise.sigma * factor)
+        noise = of_configuration(one.level, self.noise, beyond)
+        return _Side(len(one.level), noise, shift, own=noise.sigma != math.hypot(self.noise.sigma, beyond))
 
     def _posterior(self, sides: _Sides, candidate: int, rival: int) -> Posterior:
         """The gain, were there so many trainings on each side with the observed difference."""
@@ -238,9 +237,7 @@ class Rule:
 
     def _widths(self, below_best: Array) -> Array:
         """How widely one training scatters at each of these places below the best."""
-        usual = prior(self.users, self.known).sigma
-        excess = np.interp(below_best, *zip(*self.known.excess, strict=True))
-        return self.noise.sigma * np.hypot(1.0, excess / usual)
+        return np.hypot(self.noise.sigma, np.interp(below_best, *zip(*self.known.excess, strict=True)))
 
     def _verdict(self, found: Posterior) -> Verdict:
         edge = math.log1p(self.matters)

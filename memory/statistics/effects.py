@@ -136,7 +136,7 @@ def _effect(metric: str, runs: dict[str, list[Run]], before: str, after: str, no
     if shared:
         variance = (PAIRED_SHARE * noise.sigma) ** 2 / len(runs[after])
         return _Effect(gain, before, after, 0.0, variance, True)
-    variances = {name: of_configuration(side, noise, 1.0).sigma ** 2 / len(side) for name, side in logs.items()}
+    variances = {name: of_configuration(side, noise, 0.0).sigma ** 2 / len(side) for name, side in logs.items()}
     return _Effect(gain, before, after, variances[before], variances[after], False)
 
 

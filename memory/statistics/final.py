@@ -17,10 +17,10 @@ import numpy.typing as npt
 from memory.statistics.noise import (
     PAIRED_SHARE,
     Sigma,
+    excess,
     log_score,
     of_configuration,
     relative,
-    spread,
     with_replicates,
 )
 from memory.statistics.recorded import Recorded
@@ -82,7 +82,7 @@ def final_gain(
         seeds, df = of_pair.sigma**2 / len(first), of_pair.df
     else:
         own, other = (
-            of_configuration(side, noise, spread(place, users, known))
+            of_configuration(side, noise, excess(place, known))
             for side, place in zip((first, second), below, strict=True)
         )
         parts = own.sigma**2 / len(first), other.sigma**2 / len(second)

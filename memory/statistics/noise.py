@@ -54,10 +54,9 @@ def prior(users: int, known: Recorded | None = None) -> Sigma:
     return Sigma(max(sigma, FLOOR), known.df)
 
 
-def spread(below_best: float, users: int, known: Recorded | None = None) -> float:
-    """The factor on sigma of a configuration whose log score is `below_best` (0 or less) from the best one's."""
-    known = known or recorded()
-    return math.hypot(1.0, interpolated(known.excess, below_best) / prior(users, known).sigma)
+def excess(below_best: float, known: Recorded | None = None) -> float:
+    """Noise beyond sigma of a configuration whose log score is `below_best` (0 or less) from the best one's."""
+    return interpolated((known or recorded()).excess, below_best)
 
 
 def started(logs: Sequence[float]) -> tuple[float, ...]:
@@ -77,7 +76,7 @@ def estimate(
     """Relative seed noise near the best, from replicate groups (scores of one configuration each) and the prior.
 
     Scaled inverse chi-square: sigma² = (df0 s0² + sum of squares) / (df0 + their degrees of freedom). The deviations of
-    a group far below `best`, the study's best score (else that of the groups), are divided by its `spread`. `earlier`
+    a group far below `best`, the study's best score (else that of the groups), are scaled to near it. `earlier`
     holds groups of the backbone's other studies. Once replicates contradict the prior, it loses its weight.
     """
     assumed = prior(users, known)
@@ -118,7 +117,7 @@ def _pooled(
     squares, df = 0.0, 0
     for group in logs:
         if len(group) > 1:
-            scale = spread(min(fmean(group) - top, 0.0), users, known)
+            scale = math.hypot(1.0, excess(min(fmean(group) - top, 0.0), known) / prior(users, known).sigma)
             squares += _squares(group) / scale**2
             df += len(group) - 1
     return squares, df
@@ -129,12 +128,12 @@ def _squares(logs: Sequence[float]) -> float:
     return sum((value - centre) ** 2 for value in logs)
 
 
-def of_configuration(logs: Sequence[float], noise: Sigma, factor: float) -> Sigma:
-    """Seed noise of one configuration whose place below the best multiplies the study's noise by `factor`.
+def of_configuration(logs: Sequence[float], noise: Sigma, beyond: float) -> Sigma:
+    """Seed noise of one configuration whose place below the best adds noise `beyond` the study's.
 
     Its own seeds count where they scatter too widely for that: near the best all configurations are alike.
     """
-    assumed = noise.sigma * factor
+    assumed = math.hypot(noise.sigma, beyond)
     squares, df = _squares(logs) if logs else 0.0, len(logs) - 1
     if df > 0 and assumed > 0 and f_below(squares / df / assumed**2, df, noise.df) > 1 - CONTRADICTS:
         weight = min(noise.df, OWN_DF)

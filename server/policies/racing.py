@@ -64,7 +64,7 @@ class Race:
         groups = [one.scores for one in self.scored if len(one.scores) > 1]
         best = max((one.mean for one in self._contenders.values()), default=0.0)
         noise = self.context.noise or estimate(groups, self._users)
-        return Rule(noise, self._users, best, self.context.min_gain)
+        return Rule(noise, best, self.context.min_gain)
 
     @cached_property
     def leader(self) -> Configuration | None:

@@ -69,7 +69,7 @@ class Ranking:
     @cached_property
     def rule(self) -> Rule:
         best = max((self.contender(one).mean for one in self.standings), default=0.0)
-        return Rule(self.noise, self.users, best, self.study.min_gain, self.known)
+        return Rule(self.noise, best, self.study.min_gain, self.known)
 
     @cached_property
     def _contenders(self) -> dict[int, Contender]:

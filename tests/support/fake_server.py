@@ -203,7 +203,7 @@ class FakeServer:
                 Contender(number, str(number), {str(place): math.log(value) for place, value in enumerate(scores)})
                 for number, scores in ((answer.number, own), (rival, groups[rival]))
             )
-            found = Rule(prior(FACTS.users), FACTS.users, max(mine.mean, theirs.mean)).compare(mine, theirs)
+            found = Rule(prior(FACTS.users), max(mine.mean, theirs.mean)).compare(mine, theirs)
             facts |= {"verdict": found.verdict, "gain": gain_line(found)}
             facts["delta"] = {"incumbent": score / means[rival] - 1}
             if 0 in means:

@@ -25,7 +25,7 @@ def one(number: int, *gains: float, family: str = "") -> Contender:
 
 
 def rule(known: Recorded = FLAT, noise: Sigma = NOISE, min_gain: float | None = None) -> Rule:
-    return Rule(noise, 5000, BEST, min_gain, known)
+    return Rule(noise, BEST, min_gain, known)
 
 
 def share(log: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memory.statistics.final import FinalGain, final_gain, noise_of_test, user_variance
-from memory.statistics.noise import PAIRED_SHARE, Sigma, prior
+from memory.statistics.noise import PAIRED_SHARE, Sigma
 from memory.statistics.recorded import recorded
 from memory.statistics.t_distribution import t_quantile
 
@@ -52,8 +52,7 @@ def test_it_says_whether_the_chosen_beats_the_default(score: float, beats: bool 
 
 
 def test_a_side_far_below_the_other_scatters_more() -> None:
-    usual = prior(5000).sigma
-    known = recorded().model_copy(update={"excess": ((-0.5, 2 * math.sqrt(3) * usual), (0.0, 0.0))})
+    known = recorded().model_copy(update={"excess": ((-0.5, 2 * math.sqrt(3) * 0.03), (0.0, 0.0))})
     scores = [0.05], [0.05 * math.exp(-0.3)]
     found = final_gain(*scores, NOISE, 5000, below=(0.0, -0.25), known=known)
     half = t_quantile(0.975, 12) * 0.03 * math.sqrt(1 + 2**2)  # half-way down on validation: twice the noise

@@ -9,13 +9,13 @@ from memory.statistics.noise import (
     FLOOR,
     Sigma,
     estimate,
+    excess,
     half_width,
     log_score,
     of_configuration,
     prior,
     relative,
     rescaled,
-    spread,
     started,
 )
 from memory.statistics.recorded import Gains, Recorded
@@ -84,15 +84,15 @@ def test_the_prior_is_stated_at_5000_users_and_falls_with_their_root_down_to_a_f
 
 
 @pytest.mark.parametrize(
-    ("below", "users", "excess"),
-    [(0.0, 5000, 0), (-0.1, 5000, 0), (-0.3, 5000, 0.02), (-0.5, 5000, 0.04), (-0.5, 1250, 0.04), (-0.75, 5000, 0.1),
-     (-9.0, 5000, 0.16), (-9.0, 200, 0.16)],
-)  # fmt: skip
-def test_below_the_best_noise_grows_by_an_excess_that_more_users_do_not_lessen(
-    below: float, users: int, excess: float
-) -> None:
-    sigma = prior(users, KNOWN).sigma
-    assert sigma * spread(below, users, KNOWN) == pytest.approx(math.sqrt(sigma**2 + excess**2))
+    ("below", "beyond"), [(0.0, 0), (-0.1, 0), (-0.3, 0.02), (-0.5, 0.04), (-0.75, 0.1), (-9.0, 0.16)]
+)
+def test_below_the_best_noise_grows_along_the_recorded_line(below: float, beyond: float) -> None:
+    assert excess(below, KNOWN) == pytest.approx(beyond)
+
+
+def test_a_configuration_below_the_best_has_that_beyond_the_noise_of_the_study() -> None:
+    found = of_configuration([-3.0], Sigma(0.03, 8), 0.04)
+    assert (found.sigma, found.df) == (pytest.approx(0.05), 8)
 
 
 def test_without_replicates_sigma_is_the_prior() -> None:
@@ -169,15 +169,15 @@ def test_a_score_of_nothing_counts_as_half_a_hit() -> None:
 
 def test_a_configuration_has_the_noise_of_its_level_unless_its_own_seeds_contradict_it() -> None:
     noise = Sigma(0.03, 10)
-    assert of_configuration([-3.0], noise, 1.0) == noise
-    assert of_configuration([-3.0, -2.95, -3.04], noise, 2.0) == Sigma(0.06, 10)
+    assert of_configuration([-3.0], noise, 0.0) == noise
+    assert of_configuration([-3.0, -2.95, -3.04], noise, 0.04) == Sigma(0.05, 10)
     wild = [-3.2, -3.0, -2.8]  # squares 0.08 on 2 df: an F ratio of 44
-    assert of_configuration(wild, noise, 1.0).sigma == pytest.approx(math.sqrt((4 * 0.0009 + 0.08) / 6))
-    assert of_configuration(wild, noise, 1.0).df == 6
+    assert of_configuration(wild, noise, 0.0).sigma == pytest.approx(math.sqrt((4 * 0.0009 + 0.08) / 6))
+    assert of_configuration(wild, noise, 0.0).df == 6
     edge = math.sqrt(2) * 0.03  # two seeds this far from their mean have an F ratio of 4: usual for 1 and 10 df
-    assert of_configuration([-3 - edge, -3 + edge], noise, 1.0) == noise
+    assert of_configuration([-3 - edge, -3 + edge], noise, 0.0) == noise
     calm = [-3.0, -3.0001, -3.0002]
-    assert of_configuration(calm, noise, 1.0) == noise
+    assert of_configuration(calm, noise, 0.0) == noise
 
 
 def test_replicates_of_more_users_scatter_wider_on_fewer() -> None:

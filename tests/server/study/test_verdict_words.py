@@ -78,7 +78,7 @@ def test_a_higher_mean_that_does_not_lead_is_explained() -> None:
     assert found is not None
     assert re.fullmatch(
         r"Number 1 has a mean that is \+1\.6% higher over one training, mostly by luck: its chance of being better is "
-        r"\d\d%, and it takes 80% to lead\.",
+        r"\d\d%, and it takes 60% to lead\.",
         found,
     )
     assert leader_words(verdicts.ranking_of(study(), [*DEFAULT, trial(2, 0.08, changes=MORE)])) is None

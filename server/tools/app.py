@@ -24,6 +24,7 @@ from server.dashboard.routes import APP, page_html
 from server.study.replayed import NOTICE
 from server.study.requests import UNLISTED
 from server.tools import completions, register, resources
+from server.tools.lenient import mend_arguments, without_unset
 from server.tools.schemas import with_short_schemas
 from server.tools.tasks_extension import TasksExtension, home_secret
 from server.tools.trial_tasks import TrialWork
@@ -62,6 +63,7 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         instructions=INSTRUCTIONS if runtime.tables is None else f"{INSTRUCTIONS}\n{NOTICE}",
         lifespan=lifespan,
         log_level="WARNING",
+        middleware=[mend_arguments],
         extensions=[extension, apps],
         token_verifier=tokens if guarded else None,
         # No resource metadata: tokens come from a file, and a client must not look for an OAuth server here.
@@ -126,7 +128,8 @@ class CheckedServer(MCPServer["Runtime"]):
         reads_only = tool.annotations is not None and tool.annotations.read_only_hint is True
         if not reads_only and _scopes(context) == ["read"]:
             raise ToolError(f"{name} changes a study, and this token's role is 'read'; use one with the role 'tune'.")
-        return await self._call_explaining_errors(name, arguments, context)
+        known = without_unset(arguments, tool.input_schema.get("required", []))
+        return await self._call_explaining_errors(name, known, context)
 
     async def _call_explaining_errors(
         self, name: str, arguments: dict[str, Any], context: Context[Runtime, Any] | None

@@ -272,6 +272,11 @@ class StudyClient:
         self.finish = answer
         return answer
 
+    async def forget(self) -> bool:
+        """Takes back a study in which nothing was done; False where the server cannot do so, as an older one."""
+        result = await self.call("cancel_study", {"study_id": self.study.study_id, "forget": True})
+        return not result.is_error
+
     def observations(self) -> list[Observation]:
         """The trainings so far as policies see them, one of the default first."""
         return default_first(self.space, [self.observation(answer) for answer in self.trials.values()])

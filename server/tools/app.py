@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from server.auth import Tokens
 from server.dashboard.routes import APP, page_html
+from server.errors import nearest
 from server.study.replayed import NOTICE
 from server.study.requests import UNLISTED
 from server.tools import completions, register, resources
@@ -116,14 +116,14 @@ class CheckedServer(MCPServer["Runtime"]):
     ) -> CallToolResult | InputRequiredResult:
         tools = {tool.name: tool for tool in await self.list_tools()}
         if name not in tools:
-            raise ToolError(f"There is no tool {name!r}.{_nearest(name, list(tools))} Tools: {', '.join(tools)}.")
+            raise ToolError(f"There is no tool {name!r}.{nearest(name, list(tools))} Tools: {', '.join(tools)}.")
         tool = tools[name]
         allowed = list(tool.input_schema.get("properties", {}))
         for argument in arguments:
             if argument not in allowed and argument not in UNLISTED.get(name, ()):
                 listed = ", ".join(allowed) or "none"
                 raise ToolError(
-                    f"{name} has no argument {argument!r}.{_nearest(argument, allowed)} Arguments: {listed}."
+                    f"{name} has no argument {argument!r}.{nearest(argument, allowed)} Arguments: {listed}."
                 )
         reads_only = tool.annotations is not None and tool.annotations.read_only_hint is True
         if not reads_only and _scopes(context) == ["read"]:
@@ -143,11 +143,6 @@ class CheckedServer(MCPServer["Runtime"]):
             if isinstance(cause, ValidationError):
                 raise ToolError(_describe_problems(name, cause)) from cause
             raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from cause
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _scopes(context: Context[Runtime, Any] | None) -> list[str]:

@@ -60,6 +60,14 @@ def uses_proxies(url: str) -> bool:
     return not (address.is_loopback or address.is_unspecified)
 
 
+def check_proxies() -> None:
+    """Raises RemoteError where the environment names a proxy that cannot be used."""
+    try:
+        httpx2.Client().close()
+    except (ImportError, ValueError) as error:
+        raise RemoteError(proxy_problem("other machines", error)) from None
+
+
 def proxy_problem(url: str, error: Exception) -> str:
     """One line for a proxy in the environment that cannot be used."""
     said = str(error).partition("\n")[0]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.fake_endpoint import Never, Raw, Reply
+from tests.support.fake_endpoint import Raw, Reply
 
 Call = tuple[str, dict[str, Any] | str]
 Body = dict[str, Any]
@@ -123,9 +123,9 @@ def misbehaviours(provider: str) -> dict[str, Callable[[int], Reply]]:
         "arguments as text": lambda turn: given_arguments(provider, "run_trial", as_json(turn)),
         "a string in a string": lambda turn: given_arguments(provider, "run_trial", json.dumps(as_json(turn))),
         "null arguments": lambda turn: given_arguments(provider, "read_memory", None),
-        "usage with nulls": lambda turn: with_usage(provider, dict.fromkeys(("prompt_tokens", "total_tokens")), trial(turn)),
+        "usage with nulls": lambda turn: with_usage(provider, {"prompt_tokens": None, "n": None}, trial(turn)),
         "no usage": lambda turn: with_usage(provider, None, trial(turn)),
-        "usage that is text": lambda turn: with_usage(provider, {"input_tokens": "many", "total_tokens": -3}, trial(turn)),
+        "usage that is text": lambda turn: with_usage(provider, {"input_tokens": "x", "total_tokens": -3}, trial(turn)),
         "null ids": lambda turn: with_ids(provider, None, trial(2 * turn), trial(2 * turn + 1)),
         "one id for all": lambda turn: with_ids(provider, "call", trial(2 * turn), trial(2 * turn + 1)),
         "NaN": lambda turn: as_text(reply(("run_trial", nan), trial(turn))),
@@ -151,7 +151,6 @@ def misbehaviours(provider: str) -> dict[str, Callable[[int], Reply]]:
         "broken": lambda turn: error_reply(provider, 500, "oh"),
         "HTML with an error": lambda turn: (502, HTML),
         "too long": lambda turn: error_reply(provider, 400, "maximum context length is 8 tokens"),
-        "silence": lambda turn: (200, Never()),
     }  # fmt: skip
 
 

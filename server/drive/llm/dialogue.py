@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-from server.client.endpoint import proxy_problem, uses_proxies
+from server.client.endpoint import RemoteError, check_proxies, uses_proxies
 from server.drive.plan import ModelPlan
 
 PROVIDERS = {
@@ -110,10 +110,12 @@ def open_dialogue(plan: ModelPlan) -> Dialogue:
     except ImportError:
         raise ModelFailed(f"--policy llm needs the {plan.provider} SDK: pip install 'virtualmle[llm]'.") from None
     key = _read_key(plan.key_file) if plan.key_file else _key_of_environment(plan)
-    try:
-        return kind(plan, key)
-    except (ImportError, ValueError) as error:
-        raise ModelFailed(proxy_problem(plan.where, error)) from None
+    if not is_here(plan) and plan.provider != "replay":
+        try:
+            check_proxies()
+        except RemoteError as error:
+            raise ModelFailed(str(error)) from None
+    return kind(plan, key)
 
 
 def is_here(plan: ModelPlan) -> bool:

@@ -1,4 +1,4 @@
-"""What clients can send, drawn from a seed: calls of every tool, resource and prompt, requests of every route, lines."""
+"""What clients can send, drawn from a seed: every tool, resource, prompt and route, and lines on a pipe."""
 
 from __future__ import annotations
 
@@ -204,23 +204,24 @@ ROUTES = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-def _line(parts: tuple[dict[str, Any], int, bytes]) -> tuple[Any, bytes]:
-    """A line for a bridge, and the id that has to be answered; None where the line may not be one message."""
-    message, way, noise = parts
-    text = json.dumps(message).encode()
+def written(message: dict[str, Any], way: int, noise: bytes, place: int) -> tuple[Any, bytes]:
+    """A line for a bridge, and the id that has to be answered; None where the line may hold no message."""
+    given = message["id"]
+    id = f"{given}-{place}" if isinstance(given, str) else type(given)(place)
+    text = json.dumps({**message, "id": id}).encode()
     if way == 0:
-        return message["id"], b"\xef\xbb\xbf" + text
+        return id, b"\xef\xbb\xbf" + text
     if way == 1:
         return None, noise.replace(b"\n", b"")
     if way == 2:
         return None, text[: len(text) // 2]
-    return message["id"], text
+    return id, text
 
 
 def inputs(tools: Mapping[str, Mapping[str, Any]], templates: Sequence[str]) -> st.SearchStrategy[Input]:
     """Inputs of every kind; of ten, six are messages, two requests of routes and two lines."""
     sent = messages(tools, templates)
-    lines = st.tuples(sent, st.integers(0, 8), st.binary(max_size=60)).map(_line)
+    lines = st.tuples(sent, st.integers(0, 8), st.binary(max_size=60))
     kinds = [
         *([sent.map(lambda content: Input("message", content))] * 6),
         *([ROUTES.map(lambda content: Input("route", content))] * 2),

@@ -9,10 +9,12 @@ import logging
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import anyio
 import httpx2
@@ -20,7 +22,7 @@ import uvicorn
 from mcp import Client
 
 from benchmarks.harness.machine import ROOT
-from benchmarks.hostile.calls import Input
+from benchmarks.hostile.calls import Input, written
 from server.auth import Token, Tokens
 from server.client.home import MCP_PATH
 from server.client.message import VERSION_KEY, Message
@@ -34,6 +36,8 @@ from server.tools.app import create_app
 
 SECONDS = 20.0
 """An input that takes longer waits for something that never comes."""
+LINES_SECONDS = 120.0
+"""How long a bridge may take with all its lines."""
 TOKEN = "private-token-of-a-fuzz"
 _ACCEPT = "application/json, text/event-stream"
 _INTERNAL = -32603
@@ -118,16 +122,15 @@ class HostileClients:
     async def lines(self, tried: Sequence[Input]) -> list[str]:
         """What is wrong after a real bridge was given these lines: lost calls, or that it died."""
         self._log.found.clear()
-        waiting = [(self._resolved(id), self._filled(line)) for id, line in (one.content for one in tried)]
-        own = {index: (id, line) for index, (id, line) in enumerate(waiting)}
+        resolved = [self._resolved(list(one.content)) for one in tried]
+        own = [written(message, way, noise, place) for place, (message, way, noise) in enumerate(resolved)]
         program = [sys.executable, "-P", "-m", "server.cli", "bridge", "--url", f"{self._url}{MCP_PATH}"]
-        sent = b"\n".join([_HELLO, *(line for _, line in own.values()), _LAST, b""])
-        done = await asyncio.to_thread(_run, program, sent)
-        if isinstance(done, str):
-            return [done]
+        wanted = {"first", "last", *(id for id, _ in own if id is not None)}
+        sent = b"\n".join([_HELLO, *(line for _, line in own), _LAST, b""])
+        done = await asyncio.to_thread(_run, program, sent, wanted)
         answered = [_json(line) for line in done.stdout.splitlines()]
         ids = [answer.get("id") for answer in answered if isinstance(answer, dict)]
-        problems = [f"lost call: {line[:200]!r}" for id, line in own.values() if id is not None and id not in ids]
+        problems = [f"lost call: {line[:200]!r}" for id, line in own if id is not None and id not in ids]
         if done.returncode != 0 or "last" not in ids:
             problems.append(f"the bridge ended with {done.returncode}: {done.stderr.decode()[-200:]}")
         if b"Traceback" in done.stderr or b"--debug shows" in done.stderr:
@@ -151,11 +154,6 @@ class HostileClients:
             return {self._resolved(name): self._resolved(part) for name, part in items}
         return value
 
-    def _filled(self, line: bytes) -> bytes:
-        for name, id in self._ids.items():
-            line = line.replace(name.encode(), id.encode())
-        return line.replace(b"\n", b" ")
-
 
 _HELLO = json.dumps(
     {"jsonrpc": "2.0", "id": "first", "method": "initialize", "params": {
@@ -164,11 +162,39 @@ _HELLO = json.dumps(
 _LAST = b'{"jsonrpc":"2.0","id":"last","method":"ping"}'
 
 
-def _run(program: list[str], sent: bytes) -> subprocess.CompletedProcess[bytes] | str:
-    try:
-        return subprocess.run(program, input=sent, capture_output=True, timeout=120, cwd=ROOT, check=False)
-    except subprocess.TimeoutExpired:
-        return "the bridge has not ended after 120 s"
+def _run(program: list[str], sent: bytes, wanted: set[Any]) -> subprocess.CompletedProcess[bytes]:
+    """A bridge that is given `sent`, and an end of its input once every wanted id is answered."""
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) as bridge,
+    ):
+        assert bridge.stdin is not None
+        assert bridge.stdout is not None
+        writing = threading.Thread(target=_write, args=(bridge.stdin, sent))
+        impatient = threading.Timer(LINES_SECONDS, bridge.kill)
+        writing.start()
+        impatient.start()
+        lines, left = list[bytes](), set(wanted)
+        for line in bridge.stdout:
+            lines.append(line)
+            answer = _json(line)
+            left -= {answer.get("id")} if isinstance(answer, dict) and "method" not in answer else set()
+            if not left:
+                break
+        writing.join()
+        with contextlib.suppress(BrokenPipeError):
+            bridge.stdin.close()
+        lines.extend(bridge.stdout)
+        code = bridge.wait()
+        impatient.cancel()
+        log.seek(0)
+        return subprocess.CompletedProcess(program, code, b"".join(lines), log.read())
+
+
+def _write(pipe: IO[bytes], sent: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        pipe.write(sent)
+        pipe.flush()
 
 
 async def _until_answered(response: httpx2.Response, id: Any) -> bytes:

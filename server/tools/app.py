@@ -7,17 +7,19 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.apps import Apps
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp_types import CallToolResult, InputRequiredResult
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
 from mcp_types import Tool as ToolDescription
 from pydantic import AnyHttpUrl, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from memory.errors import MemoryFault
 from server.auth import Tokens
 from server.dashboard.routes import APP, page_html
 from server.errors import nearest
@@ -111,6 +113,30 @@ class CheckedServer(MCPServer["Runtime"]):
                 exists = name in {tool.name for tool in await self.list_tools()}
                 self.on_call(name if exists else "unknown", outcome, time.monotonic() - began)
 
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Runtime, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        prompts = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
+        if name not in prompts:
+            near = nearest(name, list(prompts))
+            raise _invalid(f"There is no prompt {name!r}.{near} Prompts: {', '.join(prompts)}.")
+        allowed = [argument.name for argument in prompts[name]]
+        for argument in arguments or {}:
+            if argument not in allowed:
+                listed = ", ".join(allowed) or "none"
+                near = nearest(argument, allowed)
+                raise _invalid(f"The prompt {name} has no argument {argument!r}.{near} Arguments: {listed}.")
+        for argument in prompts[name]:
+            if argument.required and argument.name not in (arguments or {}):
+                raise _invalid(f"The prompt {name} needs the argument {argument.name!r}.")
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            fault = error.__cause__.__cause__ if error.__cause__ is not None else None
+            if isinstance(fault, MemoryFault):
+                raise _invalid(str(fault)) from error
+            raise
+
     async def _call_checked(
         self, name: str, arguments: dict[str, Any], context: Context[Runtime, Any] | None
     ) -> CallToolResult | InputRequiredResult:
@@ -143,6 +169,10 @@ class CheckedServer(MCPServer["Runtime"]):
             if isinstance(cause, ValidationError):
                 raise ToolError(_describe_problems(name, cause)) from cause
             raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from cause
+
+
+def _invalid(text: str) -> MCPError:
+    return MCPError(INVALID_PARAMS, text)
 
 
 def _scopes(context: Context[Runtime, Any] | None) -> list[str]:

@@ -3,9 +3,9 @@
 python -m benchmarks.fuzz_clients [--inputs 100000] [--seed 0] [--minutes N] [--rows FILE]
 
 Of ten inputs, six are messages of MCP over HTTP, two are requests of routes and two are lines on the pipe of a bridge.
-An input fails if the answer is a 500 or an internal error, if the owner logs a traceback, if a bridge dies, or if a call
-gets no answer. Hypothesis draws the inputs. Units of 250 are rows, so an interrupted run goes on. The exit code is 1 if
-an input failed or a unit is missing.
+An input fails if the answer is a 500 or an internal error, if the owner logs a traceback, if a bridge dies, or if a
+call gets no answer. Hypothesis draws the inputs. Units of 250 are rows, so an interrupted run goes on. The exit code is
+1 if an input failed or a unit is missing.
 """
 
 from __future__ import annotations

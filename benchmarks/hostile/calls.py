@@ -80,11 +80,12 @@ _PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "claim": _object(
         change=_object(field=_FIELD, to=_VALUE, direction=st.sampled_from(["up", "down"]), **{"from": _VALUE}),
         given=st.lists(_object(field=_FIELD, op=st.sampled_from(["<", "=="]), value=_VALUE), max_size=2),
-        scope=_object(backbone=st.sampled_from(["sasrec", "x"]), dataset=JUNK), metric=_TEXT, sign=st.sampled_from("+-"),
+        scope=_object(backbone=st.sampled_from(["sasrec", "x"]), dataset=JUNK), metric=_TEXT,
+        sign=st.sampled_from("+-"),
     ),
     "evidence": st.lists(st.sampled_from(KNOWN), max_size=3), "cites": st.lists(st.sampled_from(KNOWN), max_size=3),
     "supersedes": st.lists(st.sampled_from(KNOWN), max_size=3), "backbone": st.sampled_from(["sasrec", "hstu", "x"]),
-    "dataset": st.sampled_from(["demo", "$dataset", "nowhere"]), "cursor": st.sampled_from(["0", "3", "999999999", "-1"]),
+    "dataset": st.sampled_from(["demo", "$dataset", "nowhere"]), "cursor": st.sampled_from(["0", "3", "9" * 9, "-1"]),
     "max_trials": st.integers(1, 3), "wait_seconds": st.sampled_from([0, 0.01, 1]), "text": _TEXT, "query": _TEXT,
 }  # fmt: skip
 
@@ -120,6 +121,10 @@ _METHODS = (
 )  # fmt: skip
 
 
+def _call(tool: str, schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries({"name": st.just(tool), "arguments": _arguments(schema)})
+
+
 def messages(tools: Mapping[str, Mapping[str, Any]], templates: Sequence[str]) -> st.SearchStrategy[dict[str, Any]]:
     """JSON-RPC requests, by method; `tools` are the schemas of their arguments."""
     uris = st.one_of(
@@ -127,9 +132,7 @@ def messages(tools: Mapping[str, Mapping[str, Any]], templates: Sequence[str]) -
         _TEXT,
         JUNK,
     )
-    calls = st.one_of([
-        st.fixed_dictionaries({"name": st.just(name), "arguments": _arguments(schema)}) for name, schema in tools.items()
-    ])  # fmt: skip
+    calls = st.one_of([_call(name, schema) for name, schema in tools.items()])
     prompts = st.fixed_dictionaries(
         {
             "name": st.sampled_from(["tune", "reflect", "distill", "x"]),
@@ -183,7 +186,7 @@ _PATHS = st.one_of(
          BACKUP_PATH, EXPORT_PATH, RECOMMEND_PATH, PACK_PATH, PACKS_PATH, CREDIT_PATH, "/owner/none"]
     ),
     st.text("/%?#.abc;é\\", max_size=12).map(lambda text: f"/{text}"),
-    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=8).map(lambda text: f"{DATA_PATH}/{text}"),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=8).map(f"{DATA_PATH}/{{}}".format),
 )  # fmt: skip
 _BODIES = st.one_of(
     st.binary(max_size=40),

@@ -43,7 +43,7 @@ _ACCEPT = "application/json, text/event-stream"
 _INTERNAL = -32603
 
 
-class _Tracebacks(logging.Handler):
+class Tracebacks(logging.Handler):
     """Keeps the tracebacks that the owner logs."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class _Tracebacks(logging.Handler):
 class HostileClients:
     """Sends inputs to the owner of one home and says what is wrong with the answers."""
 
-    def __init__(self, http: httpx2.AsyncClient, url: str, ids: dict[str, str], log: _Tracebacks) -> None:
+    def __init__(self, http: httpx2.AsyncClient, url: str, ids: dict[str, str], log: Tracebacks) -> None:
         self._http, self._url, self._ids, self._log = http, url, ids, log
         self._session: dict[str, str] = {}
 
@@ -124,7 +124,7 @@ class HostileClients:
         self._log.found.clear()
         resolved = [self._resolved(list(one.content)) for one in tried]
         own = [written(message, way, noise, place) for place, (message, way, noise) in enumerate(resolved)]
-        program = [sys.executable, "-P", "-m", "server.cli", "bridge", "--url", f"{self._url}{MCP_PATH}"]
+        program = bridge_command(f"{self._url}{MCP_PATH}")
         wanted = {"first", "last", *(id for id, _ in own if id is not None)}
         sent = b"\n".join([_HELLO, *(line for _, line in own), _LAST, b""])
         done = await asyncio.to_thread(_run, program, sent, wanted)
@@ -153,6 +153,11 @@ class HostileClients:
             items = cast("dict[str, Any]", value).items()
             return {self._resolved(name): self._resolved(part) for name, part in items}
         return value
+
+
+def bridge_command(url: str) -> list[str]:
+    """A bridge to the server at `url`."""
+    return [sys.executable, "-P", "-m", "server.cli", "bridge", "--url", url]
 
 
 _HELLO = json.dumps(
@@ -240,7 +245,7 @@ def _answer_problem(answer: dict[str, Any]) -> str:
 async def hostile_clients(home: Path) -> AsyncGenerator[HostileClients]:
     """Opens a home with studies, trials and notes, and serves it on a port of this machine."""
     settings = Settings(home=home, max_wait_seconds=0.05, slots=2)
-    log = _Tracebacks()
+    log = Tracebacks()
     activity, tokens = Activity(), Tokens(Token(TOKEN, "owner"), (), False)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -39,6 +39,8 @@ class Input:
 
 KNOWN = ("$study0", "$study1", "$finished", "$trial0", "$trial1", "$note", "$snapshot", "$dataset", "demo", "nowhere")
 FIELDS = ("dropout", "learning_rate", "num_blocks", "loss", "hidden_dim", "max_epochs", "nothing")
+SLOW = ("plot_study", "suggest_trial", "start_study")
+"""Tools whose calls take a second; they are drawn less often."""
 NASTY = (
     "", " ", "\x00", "\n\n", "../../etc/passwd", "%2e%2e", "{}", "[]", "null", "NaN", "'; DROP TABLE trials; --", "𝔘",
     "\ud83d", "\u202e", "x" * 5000, "$", "{study_id}", "virtualmle://", "s-" + "0" * 200, "[" * 300,
@@ -132,7 +134,9 @@ def messages(tools: Mapping[str, Mapping[str, Any]], templates: Sequence[str]) -
         _TEXT,
         JUNK,
     )
-    calls = st.one_of([_call(name, schema) for name, schema in tools.items()])
+    quick = [_call(name, schema) for name, schema in tools.items() if name not in SLOW]
+    slow = [_call(name, schema) for name, schema in tools.items() if name in SLOW]
+    calls = st.one_of([*quick, *quick, *quick, *quick, *slow])
     prompts = st.fixed_dictionaries(
         {
             "name": st.sampled_from(["tune", "reflect", "distill", "x"]),

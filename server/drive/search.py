@@ -20,7 +20,8 @@ from server.policies.base import PENDING, Observation, Policy, Proposal, configu
 
 DEFAULT_SEEDS = 3
 """Trainings of the default, if the budget allows them."""
-SEEDS_FROM_TRIALS = 4
+SEEDS_FROM_TRIALS = 8
+"""Shorter studies leave the noise to what was recorded elsewhere."""
 SEEDS_BUDGET_SHARE = 0.1
 
 

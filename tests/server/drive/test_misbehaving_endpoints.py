@@ -32,6 +32,7 @@ from tests.support.model_replies import (
     with_ids,
     with_usage,
 )
+from tests.support.owners import run
 from tests.support.plans import plan_for
 
 FINISH: Call = ("finish_study", {"study_id": "s-1", "summary": "A higher rate helped."})
@@ -379,6 +380,14 @@ def test_an_error_of_the_drive_itself_is_not_blamed_on_the_server(
     monkeypatch.setattr("server.drive.llm.engineer.run_together", fails)
     played = play(provider, [REPLIES[provider](trial(1))], tmp_path)
     assert (played.failure or "").startswith("The drive failed: by hand The report holds")
+
+
+def test_a_dry_run_leaves_no_study_and_a_context_has_a_limit_of_its_own(home: Path) -> None:
+    dry = run("drive", "--policy", "llm", "--dry-run", "--max-context", "9000", "--home", home)
+    assert (dry.returncode, dry.stderr.splitlines()[-1]) == (0, "Nothing was trained and no model asked.")
+    assert json.loads(run("study", "list", "--json", "--home", home).stdout) == []
+    options = ModelPlan("m", "openai", max_context=9000).options()
+    assert options[-2:] == ["--max-context", "9000"]
 
 
 def test_a_server_that_keeps_the_study_of_a_dry_run_is_told_apart(

@@ -275,6 +275,24 @@ async def test_metrics_count_calls_and_want_a_token_where_there_are_tokens() -> 
         assert (await served.http.get("/metrics")).status_code == 200
 
 
+async def test_a_message_is_mended_or_refused_by_its_id_before_it_reaches_the_server() -> None:
+    async with owner() as served:
+        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json", **ANN}
+
+        async def answer(body: bytes) -> tuple[int, str]:
+            answered = await served.http.post("/mcp", content=body, headers=headers)
+            return answered.status_code, answered.text
+
+        hello = json.dumps({**INITIALIZE, "id": 2.0}).encode()
+        status, said = await answer(b"\xef\xbb\xbf" + hello)
+        assert status == 200
+        assert '"id":2,' in said
+        status, said = await answer(b'{"id": 7, "method": ' + b"[" * 3000)
+        assert (status, json.loads(said)["id"], json.loads(said)["error"]["code"]) == (400, 7, -32600)
+        status, said = await answer(b"")
+        assert (status, json.loads(said)["error"]["code"]) == (400, -32700)
+
+
 @pytest.mark.parametrize("path", [PACK_PATH, EXPORT_PATH, RECOMMEND_PATH])
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 3000 + b"]" * 3000, b"{}", b"null", b"1" * 5000])
 async def test_a_private_request_that_cannot_be_read_is_one_line(path: str, body: bytes) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mcp import MCPError
 from mcp.server.context import ServerRequestContext
 
 from server.tools.lenient import mend_arguments, without_unset
@@ -130,3 +131,48 @@ async def test_what_a_null_does_not_stand_for_is_told(tmp_path: Path) -> None:
         assert refusal == "dropout='0.3' is not allowed: a number is wanted; dropout is 0 to 0.8."
         assert "dropout=None is not allowed" in await at.refused("run_trial", study_id=study, changes={"dropout": None})
         assert "has no argument 'levle'" in await at.refused("read_memory", levle=None)
+
+
+async def test_a_prompt_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
+    async with tool_client(tmp_path) as at:
+
+        async def refused(name: str, **arguments: str) -> str:
+            with pytest.raises(MCPError) as told:
+                await at.client.get_prompt(name, arguments)
+            assert "\n" not in told.value.message
+            return told.value.message
+
+        told = "There is no prompt 'tuen'. Did you mean 'tune'? Prompts: tune, reflect, distill."
+        assert await refused("tuen") == told
+        told = (
+            "The prompt tune has no argument 'datset'. Did you mean 'dataset'? "
+            "Arguments: dataset, backbone, metric, trials."
+        )
+        assert await refused("tune", datset="x") == told
+        assert await refused("distill") == "The prompt distill needs the argument 'study_id'."
+        assert "Unknown trial 't-x'" in await refused("reflect", trial_id="t-x")
+        assert "Unknown study 's-x'" in await refused("distill", study_id="s-x")
+
+
+async def test_a_tool_behind_a_prefix_is_named(tmp_path: Path) -> None:
+    async with tool_client(tmp_path) as at:
+        told = await at.refused("mcp__virtualmle__get_trial")
+        assert told.startswith("There is no tool 'mcp__virtualmle__get_trial'. Did you mean 'get_trial'? Tools: ")
+
+
+async def test_a_study_in_which_nothing_was_done_can_be_forgotten_and_no_other(tmp_path: Path) -> None:
+    async with tool_client(tmp_path) as at:
+        kept = (await at.call("start_study", dataset="demo", withhold=0.5))["study_id"]
+        await at.call("run_trial", study_id=kept)
+        noted = (await at.call("start_study", dataset="demo"))["study_id"]
+        await at.call("write_heuristic", study_id=noted, kind="heuristic", text="Less.")
+        begun = (await at.call("start_study", dataset="demo", withhold=0.5))["study_id"]
+        await at.call("read_memory", study_id=begun)
+        for study in (kept, noted):
+            refusal = await at.refused("cancel_study", study_id=study, forget=True)
+            assert refusal == f"Something was done in study {study!r}, so it stays."
+        await at.call("cancel_study", study_id=begun)
+        await at.call("cancel_study", study_id=begun, forget=True)
+        assert [study.study_id for study in at.runtime.memory.studies()] == [noted, kept]
+        assert "Unknown study" in await at.refused("get_study", study_id=begun)
+        assert at.runtime.memory.snapshots.latest(begun) is None

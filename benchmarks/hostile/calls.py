@@ -252,6 +252,6 @@ def draw(strategy: st.SearchStrategy[Input], number: int, amount: int) -> list[I
         def collect(drawn: Input) -> None:
             found.append(drawn)
 
-        collect()
+        collect()  # pyright: ignore[reportCallIssue] - hypothesis gives the argument
         part += 1
     return found[:amount]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx2
@@ -213,7 +213,7 @@ class OwnerConnection:
 
 def _reason(status: int, body: Any) -> str:
     """What a server without JSON-RPC in its answer said: its own words where it has any."""
-    said: Any = body.get("error") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    said = cast("dict[str, Any]", body).get("error") if isinstance(body, dict) else None
     return f"HTTP {status}: {said}" if isinstance(said, str) else f"The owner answered HTTP {status}."
 
 

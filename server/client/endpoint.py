@@ -52,9 +52,10 @@ def uses_proxies(url: str) -> bool:
     """Whether a proxy of the environment may stand between here and `url`: never for this machine itself."""
     try:
         host = httpx2.URL(url).host
-        address = ip_address(host)
     except httpx2.InvalidURL:
         return True
+    try:
+        address = ip_address(host)
     except ValueError:
         return host != "localhost" and not host.endswith(".localhost")
     return not (address.is_loopback or address.is_unspecified)

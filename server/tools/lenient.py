@@ -27,7 +27,8 @@ async def mend_arguments(ctx: ServerRequestContext[Any, Any], call_next: CallNex
             return _refusal(given.get("name"), arguments, ctx)
         return await call_next(ctx)
     if ctx.method == "prompts/get" and arguments is not None:
-        arguments = {name: _text(value) for name, value in arguments.items() if value is not None}
+        members = cast("dict[str, Any]", arguments).items()
+        arguments = {name: _text(value) for name, value in members if value is not None}
     return await call_next(replace(ctx, params={**given, "arguments": arguments}))
 
 
@@ -55,11 +56,11 @@ def _without_nulls(value: Any) -> Any:
 
 def _unwrapped(value: Any) -> dict[str, Any] | Any:
     """The object that JSON text holds, also where the text was encoded twice; any other value as it is."""
-    found = value
+    found: Any = value
     for _ in range(2):
         if isinstance(found, str):
             try:
-                found = json.loads(found) if found.strip() else {}
+                found = json.loads(found) if found.strip() else dict[str, Any]()
             except (ValueError, RecursionError):
                 return value
     return cast("dict[str, Any]", found) if isinstance(found, dict) or found is None else value

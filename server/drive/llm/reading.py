@@ -67,12 +67,12 @@ def tool_calls(parts: Sequence[tuple[object, object, object]], turn: int) -> tup
 
 def read_arguments(given: object) -> tuple[dict[str, Any], str | None]:
     """The arguments of a call, given as an object, as JSON text, or as such text in a string; and why they are none."""
-    found = given
+    found: Any = given
     try:
         for _ in range(2):
             if isinstance(found, str):
-                found = json.loads(found, parse_constant=_refuse) if found.strip() else {}
-        found = {} if found is None else _plain(found)
+                found = json.loads(found, parse_constant=_refuse) if found.strip() else None
+        found = _plain(dict[str, Any]() if found is None else found)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
         return {}, f"arguments are not JSON ({reason}); send one JSON object."

@@ -344,7 +344,8 @@ def test_blanks_and_a_mark_around_a_key_are_none_of_it(
     monkeypatch.setenv(f"{provider.upper()}_API_KEY", " sk-x\r\n")
     file = tmp_path / "key"
     file.write_text("\ufeffsk-x\n", encoding="utf-8")
-    for more in ({}, {"key_file": file}):
+    ways: list[dict[str, Any]] = [{}, {"key_file": file}]
+    for more in ways:
         played = play(provider, [REPLIES[provider](FINISH)], tmp_path / "r", **more)
         sent = played.endpoint.headers[0]
         assert "sk-x" in (sent.get("x-api-key"), sent.get("authorization", "").removeprefix("Bearer "))

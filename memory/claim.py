@@ -147,7 +147,7 @@ def read_claim(document: object) -> Claim:
 def _from_text(text: str) -> object:
     try:
         return cast(object, json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ClaimError(f"The claim is text that is not JSON. Write it like {EXAMPLE}") from None
 
 

@@ -46,6 +46,7 @@ class Tokens:
 
         The SDK keeps a session for the `client_id` and `subject` that opened it; the subject is one for each token.
         """
+        token = token.strip()  # two spaces after `bearer` are a slip
         matched: tuple[int, Token] | None = None
         for index, accepted in enumerate((self.private, *((self.page,) if self.page else ()), *self.listed)):
             if _same(accepted.value, token):
@@ -66,7 +67,7 @@ CHALLENGE = {"www-authenticate": 'Bearer error="invalid_token"'}
 def bearer(headers: Mapping[str, str]) -> str:
     """The request's bearer token (headers by lower-case name), or an empty string."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else ""
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _same(expected: str, received: str) -> bool:
@@ -81,7 +82,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     confused their order, it is the token.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SettingsError(f"The token file {path} cannot be read: {reason}.") from None

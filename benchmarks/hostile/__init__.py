@@ -1,5 +1,6 @@
-"""Hostile files: what a trainer, a user or a failing disk can leave in a home, drawn from a seed.
+"""Hostile files and hostile clients, drawn from a seed.
 
-files.py leaves one such file; home.py tries a home that holds it; trainer.py is a trainer that leaves them.
-`python -m benchmarks.fuzz_home` and `python -m benchmarks.soak` are the commands.
+files.py leaves a file that a trainer, a user or a failing disk can leave in a home; home.py tries a home that holds it;
+trainer.py is a trainer that leaves them. calls.py draws what clients send; clients.py sends it to a served home.
+`python -m benchmarks.fuzz_home`, `python -m benchmarks.fuzz_clients` and `python -m benchmarks.soak` are the commands.
 """

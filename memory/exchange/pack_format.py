@@ -136,7 +136,11 @@ def read_pack(document: object) -> Pack | NewerPack:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the pack"
         raise MemoryFault(f"This is no memory pack of format {FORMAT}: {place[:200]}: {first['msg']}.") from None
-    if pack.computed_digest() != pack.digest:
+    try:
+        digest = pack.computed_digest()
+    except UnicodeEncodeError:
+        raise MemoryFault("The pack holds half a character, which is no text; get it again.") from None
+    if digest != pack.digest:
         raise MemoryFault(
             "The pack's digest does not fit its content: it was changed or cut short after it was written. Nothing was "
             "imported; get it again from where it was exported."

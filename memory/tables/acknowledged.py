@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from trainers.contract.duckdb_log import log_path
 from trainers.contract.regular_files import append_regular, open_regular, read_regular
 
 _RECORD = struct.Struct("<QQQIII")
@@ -43,11 +44,6 @@ class Loss:
             f"{lost:,} of the {self.commits:,} changes since the last checkpoint, those from "
             f"{self.since:%Y-%m-%d %H:%M:%S} UTC on"
         )
-
-
-def log_path(database: Path) -> Path:
-    """The write-ahead log of a database."""
-    return database.with_name(database.name + ".wal")
 
 
 def record_path(database: Path) -> Path:

@@ -17,7 +17,8 @@ from typing import Any
 import duckdb
 
 from memory.errors import MemoryFault, MemoryLocked
-from memory.tables.acknowledged import Acknowledged, Loss, find_loss, keep_copy, log_path
+from memory.tables.acknowledged import Acknowledged, Loss, find_loss, keep_copy
+from trainers.contract.duckdb_log import log_path, make_log_folder, remove_log_folder
 from trainers.contract.regular_files import read_regular
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Connection:
         self._closed = False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_log_folder(path)
             self._database = duckdb.connect(":memory:", config=SETTINGS)
         except OSError as error:
             raise MemoryFault(f"Memory cannot be kept at {path}: {error.strerror}.") from error
@@ -179,6 +181,7 @@ class Connection:
                 self._closed = True
                 self._database.close()
                 self._release()
+                remove_log_folder(self.path)
 
     @contextmanager
     def _map_errors(self) -> Generator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memory.errors import MemoryFault
 from memory.tables.connection import Connection
 from memory.tables.rows import new_id, now, stored_time
 from memory.tables.studies import Studies
@@ -39,6 +40,17 @@ class Snapshots:
                 {"id": snapshot_id, "study_id": study_id, "now": stored_time(now()), "shown": list(shown)},
             )
             return snapshot_id
+
+    def forget_study(self, study_id: str) -> None:
+        """Removes a study in which nothing was done, with its snapshots. Raises MemoryFault where something was."""
+        with self._connection.write() as cursor:
+            self._studies.one(cursor, study_id)
+            for table in ("trials", "notes", "policy_runs", "study_closings", "study_ends"):
+                if cursor.row(f"SELECT 1 FROM {table} WHERE study_id = $id LIMIT 1", {"id": study_id}):
+                    raise MemoryFault(f"Something was done in study {study_id!r}, so it stays.")
+            for table in ("snapshots", "exposures", "studies"):
+                cursor.run(f"DELETE FROM {table} WHERE study_id = $id", {"id": study_id})
+        self._studies.changed(study_id)
 
     def latest(self, study_id: str) -> str | None:
         """The id of the study's newest snapshot."""

@@ -14,6 +14,8 @@ from typing import Any, Literal, cast
 
 ClientName = Literal["claude-desktop", "claude-code", "vscode", "cursor"]
 NAME = "virtualmle"
+HOME_VARIABLE = "VIRTUALMLE_HOME"
+_NONE: Mapping[str, str] = {}
 
 
 class ConnectError(RuntimeError):
@@ -90,27 +92,35 @@ def _program() -> list[str]:
     return [str(beside)] if beside.exists() else [sys.executable, "-P", "-m", "server.cli"]
 
 
-def entry(client: ClientName, command: Sequence[str]) -> dict[str, Any]:
-    """The value under the server's name in the client's configuration."""
+def home_variable(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """VIRTUALMLE_HOME for the entry of a server here, where it is set: a chat client does not inherit it."""
+    home = environment.get(HOME_VARIABLE)
+    return {HOME_VARIABLE: str(Path(home).expanduser().absolute())} if home else {}
+
+
+def entry(client: ClientName, command: Sequence[str], variables: Mapping[str, str] = _NONE) -> dict[str, Any]:
+    """The value under the server's name in the client's configuration. The server is started with `variables`."""
     kind = {"type": "stdio"} if CLIENTS[client].typed else {}
-    return {**kind, "command": command[0], "args": list(command[1:])}
+    environment = {"env": dict(variables)} if variables else {}
+    return {**kind, "command": command[0], "args": list(command[1:]), **environment}
 
 
-def snippet(client: ClientName, command: Sequence[str]) -> str:
+def snippet(client: ClientName, command: Sequence[str], variables: Mapping[str, str] = _NONE) -> str:
     """What a person adds by hand: JSON, or a command that adds the entry."""
     if client == "claude-code":
-        return shlex.join(["claude", "mcp", "add", "--scope", "user", NAME, "--", *command])
-    return json.dumps({CLIENTS[client].key: {NAME: entry(client, command)}}, indent=2)
+        options = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+        return shlex.join(["claude", "mcp", "add", "--scope", "user", NAME, *options, "--", *command])
+    return json.dumps({CLIENTS[client].key: {NAME: entry(client, command, variables)}}, indent=2)
 
 
-def write(client: ClientName, command: Sequence[str], path: Path) -> Path | None:
+def write(client: ClientName, command: Sequence[str], path: Path, variables: Mapping[str, str] = _NONE) -> Path | None:
     """Puts the entry into the client's file and keeps everything else; returns the path of a backup of the old file.
 
     Returns None where there was no file, or where the entry is there already. Raises ConnectError.
     """
     content = _read(client, path)
     servers: dict[str, Any] = content.setdefault(CLIENTS[client].key, {})
-    new_entry = entry(client, command)
+    new_entry = entry(client, command, variables)
     if servers.get(NAME) == new_entry:
         return None
     servers[NAME] = new_entry

@@ -41,6 +41,7 @@ def connect(
         raise typer.BadParameter("--ssh and --url are two ways to one server: give one of them.")
     if token_file is not None and url is None:
         raise typer.BadParameter("--token-file belongs to --url.")
+    variables: dict[str, str] = {}
     if ssh:
         command = client_configs.ssh_command(ssh, home, remote_program)
     elif url:
@@ -48,16 +49,17 @@ def connect(
     else:
         replay = read_replay_home(load_settings(home))
         command = client_configs.local_command(home, replay.tables if replay else None)
+        variables = {} if home else client_configs.home_variable()
     path = file or client_configs.config_path(client)
     title = CLIENTS[client].title
     if write:
-        before = client_configs.write(client, command, path)
+        before = client_configs.write(client, command, path, variables)
         typer.echo(f"{title} finds the server in {path} when it starts again.")
         if before is not None:
             typer.echo(f"The file as it was: {before}")
     elif as_json:
-        typer.echo(json.dumps({"path": str(path), "entry": client_configs.entry(client, command)}))
+        typer.echo(json.dumps({"path": str(path), "entry": client_configs.entry(client, command, variables)}))
     else:
-        typer.echo(client_configs.snippet(client, command))
+        typer.echo(client_configs.snippet(client, command, variables))
         where = "run it in a shell" if client == "claude-code" else f"for {path}"
         typer.echo(f"{title}: {where}, or let `virtualmle connect {client} --write` do it.", err=True)

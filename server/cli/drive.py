@@ -132,6 +132,9 @@ def drive(
     ] = None,
     max_turns: Annotated[int, typer.Option(min=1, help="llm: limit on answers of the model.")] = 60,
     max_tokens: Annotated[int, typer.Option(min=1, help="llm: limit on tokens, read and written.")] = 400_000,
+    max_context: Annotated[
+        int, typer.Option(min=1, metavar="N", help="llm: tokens of one request beyond which the dialogue begins anew.")
+    ] = 60_000,
     max_cost: Annotated[float | None, typer.Option(min=0, help="llm: limit in US dollars.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="F", help="llm: YAML file of model prices.")] = None,
     replay: Annotated[
@@ -165,7 +168,8 @@ def drive(
         raise typer.BadParameter("--replay DIR opens a home on this machine: leave --url out.")
     engineer = _model(policy, model, provider, base_url, key_file, max_turns, max_tokens, transcript, dry_run)
     if engineer is not None:
-        engineer = replace(_priced(engineer, max_cost, prices), anonymous=anonymous, dry_run=dry_run)
+        engineer = _priced(engineer, max_cost, prices)
+        engineer = replace(engineer, max_context=max_context, anonymous=anonymous, dry_run=dry_run)
     elif anonymous or dry_run:
         raise typer.BadParameter("--anonymous and --dry-run belong to --policy llm.")
     if policy == "llm" and memory not in ("on", "off"):

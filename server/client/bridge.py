@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import select
 import threading
-from typing import Any, cast
 
 import anyio
 
-from server.client.connection import Message, OwnerConnection
+from server.client.connection import OwnerConnection
 from server.client.endpoint import Endpoint
+from server.client.message import BadLine, Message, as_line, read_message
 
 _DRAIN_SECONDS = 3.0
 """How long answers in progress are awaited after the end of stdin, if the client still reads them."""
-
-_PARSE_ERROR = -32700
-_INVALID_REQUEST = -32600
 
 
 def run_bridge(endpoint: Endpoint) -> None:
@@ -50,23 +46,23 @@ class _Bridge:
 
     async def _handle_line(self, line: bytes, tasks: anyio.abc.TaskGroup) -> None:
         try:
-            message: Any = json.loads(line)
-        except ValueError:
-            self._write_error(_PARSE_ERROR, "Parse error: not a line of JSON.")
+            message = read_message(line)
+        except BadLine as problem:
+            error = {"code": problem.code, "message": str(problem)}
+            self._write(as_line({"jsonrpc": "2.0", "id": problem.id, "error": error}))
             return
-        if not isinstance(message, dict):
-            self._write_error(_INVALID_REQUEST, "One JSON-RPC message a line; batches are not supported.")
-            return
-        parsed = Message(line, cast("dict[str, Any]", message))
-        if parsed.is_request:
+        if message.is_request:
             scope = anyio.CancelScope()
-            self._calls[parsed.id] = scope
-            tasks.start_soon(self._answer_call, parsed, scope)
+            self._calls[message.id] = scope
+            if message.method == "initialize":
+                await self._answer_call(message, scope)  # later lines need the session that it opens
+            else:
+                tasks.start_soon(self._answer_call, message, scope)
         else:
             # Sent in order, before later lines: `initialized` opens the session, `cancelled` precedes a reused id.
-            await self._connection.notify(parsed)
-            if parsed.cancels in self._calls:
-                self._calls[parsed.cancels].cancel()
+            await self._connection.notify(message)
+            if message.cancels in self._calls:
+                self._calls[message.cancels].cancel()
 
     async def _answer_call(self, message: Message, scope: anyio.CancelScope) -> None:
         with scope:
@@ -81,9 +77,6 @@ class _Bridge:
             while self._calls and not _reader_is_gone():
                 self._idle = anyio.Event()
                 await self._idle.wait()
-
-    def _write_error(self, code: int, text: str) -> None:
-        self._write(json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}}))
 
     def _write(self, text: str) -> None:
         data = memoryview(text.encode() + b"\n")

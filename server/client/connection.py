@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, cast
 
 import anyio
@@ -17,16 +16,8 @@ from anyio.abc import TaskGroup
 
 from server.client.endpoint import Endpoint, RemoteError
 from server.client.home import OWNER_ENDED, HomeError
+from server.client.message import Message, as_line
 
-VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
-"""Key in a request's _meta from protocol 2026-07-28 on; a request that has it needs no session."""
-
-_NAMED_BY = {
-    "tools/call": "name", "prompts/get": "name", "resources/read": "uri",
-    "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
-}  # fmt: skip
-READING_TOOLS = frozenset({"list_datasets", "get_trial", "get_study", "suggest_trial", "plot_study", "read_memory"})
-"""Tools that change nothing. Calls of them are repeated when an owner ends. Their read-only hint comes from here."""
 _SESSION_HEADER = "mcp-session-id"
 _VERSION_HEADER = "mcp-protocol-version"
 _CONNECTION_CLOSED = -32000
@@ -43,70 +34,6 @@ class _NotProcessed(Exception):
 
 class _OwnerGone(Exception):
     """The owner went away before it answered."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One JSON-RPC message as it arrived, and what the bridge needs to know about it."""
-
-    line: bytes
-    body: dict[str, Any]
-
-    @property
-    def id(self) -> str | int:
-        return self.body["id"]
-
-    @property
-    def method(self) -> str | None:
-        return self.body.get("method")
-
-    @property
-    def is_request(self) -> bool:
-        return self.method is not None and isinstance(self.body.get("id"), str | int)
-
-    @property
-    def cancels(self) -> str | int | None:
-        """The request that this notification cancels."""
-        request_id = self._params.get("requestId") if self.method == "notifications/cancelled" else None
-        return request_id if isinstance(request_id, str | int) else None
-
-    @cached_property
-    def version(self) -> str | None:
-        """The protocol version that a message names itself; None for a message that belongs to a session."""
-        version = _mapping(self._params.get("_meta")).get(VERSION_KEY)
-        return version if isinstance(version, str) else None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """HTTP headers that repeat parts of the message; empty where the message has no version of its own."""
-        if self.version is None or self.method is None:
-            return {}
-        headers = {_VERSION_HEADER: self.version, "mcp-method": self.method}
-        name = self._params.get(_NAMED_BY.get(self.method, ""))
-        if isinstance(name, str):
-            headers["mcp-name"] = _header_value(name)
-        return headers
-
-    @property
-    def may_have_effect(self) -> bool:
-        """Whether sending it twice could do something twice."""
-        return self.method == "tools/call" and self._params.get("name") not in READING_TOOLS
-
-    @property
-    def _params(self) -> dict[str, Any]:
-        return _mapping(self.body.get("params"))
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _header_value(value: str) -> str:
-    if value.isascii() and value.isprintable() and value == value.strip() and not value.startswith("=?"):
-        return value
-    from mcp.shared.inbound import encode_header_value  # takes half a second to import, and is rarely needed
-
-    return encode_header_value(value)
 
 
 @dataclass
@@ -165,7 +92,7 @@ class _Channel:
         if not isinstance(body, dict) or "jsonrpc" not in body:
             if response.status_code == 503:
                 return False
-            body = _error(message.id, f"The owner answered HTTP {response.status_code}.")
+            body = _error(message, _reason(response.status_code, body))
         return self._forward_message(message, response, {**body, "id": message.id}, write)
 
     def _forward_message(self, message: Message, response: httpx2.Response, body: dict[str, Any], write: Write) -> bool:
@@ -173,7 +100,7 @@ class _Channel:
         if answers and message.method == "initialize" and _SESSION_HEADER in response.headers:
             version = body.get("result", {}).get("protocolVersion", "")
             self.session = {_SESSION_HEADER: response.headers[_SESSION_HEADER], _VERSION_HEADER: version}
-        write(json.dumps(body, ensure_ascii=False, separators=(",", ":")))
+        write(as_line({**body, "id": message.answer_id} if answers else body))
         return answers
 
     async def listen(self, write: Write) -> None:
@@ -188,7 +115,7 @@ class _Channel:
                         return
                     async for event in httpx2.EventSource(response, max_event_size=None):
                         if event.data:
-                            write(json.dumps(json.loads(event.data), ensure_ascii=False, separators=(",", ":")))
+                            write(as_line(json.loads(event.data)))
             await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 
     async def end_session(self) -> None:
@@ -220,14 +147,23 @@ class OwnerConnection:
         await self._stack.aclose()
 
     async def call(self, message: Message) -> None:
-        """Sends one request and writes its answer, or an error that says what to do."""
+        """Sends one request and writes its answer, or an error that says what to do.
+
+        Whatever fails, the call is answered, and the bridge goes on with the others.
+        """
+        if message.method == "ping" and message.version is None and self._initialize is None:
+            self._write(as_line({"jsonrpc": "2.0", "id": message.answer_id, "result": {}}))  # no session to ask yet
+            return
         try:
             await self._send(message)
         except BrokenPipeError:
             raise
-        except (HomeError, RemoteError, OSError, ValueError) as error:
-            print(f"virtualmle: {error}", file=sys.stderr, flush=True)  # noqa: T201
-            self._write(json.dumps(_refusal(message, str(error)), ensure_ascii=False))
+        except Exception as error:
+            expected = isinstance(error, HomeError | RemoteError | OSError | ValueError)
+            text = str(error) if expected else f"The bridge failed at this call: {type(error).__name__}: {error}"
+            text = " ".join(text.split())
+            print(f"virtualmle: {text}", file=sys.stderr, flush=True)  # noqa: T201
+            self._write(as_line(_refusal(message, text)))
 
     async def notify(self, message: Message) -> None:
         """Sends a notification or a client's answer; drops it where no session can take it."""
@@ -275,15 +211,21 @@ class OwnerConnection:
             self._tasks.start_soon(channel.listen, self._write)
 
 
-def _error(request_id: str | int, text: str) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": _CONNECTION_CLOSED, "message": text}}
+def _reason(status: int, body: Any) -> str:
+    """What a server without JSON-RPC in its answer said: its own words where it has any."""
+    said = cast("dict[str, Any]", body).get("error") if isinstance(body, dict) else None
+    return f"HTTP {status}: {said}" if isinstance(said, str) else f"The owner answered HTTP {status}."
+
+
+def _error(message: Message, text: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": message.answer_id, "error": {"code": _CONNECTION_CLOSED, "message": text}}
 
 
 def _refusal(message: Message, text: str) -> dict[str, Any]:
     """An error that the model sees: the result of a tool call, or the error of any other request."""
     if message.method != "tools/call":
-        return _error(message.id, text)
+        return _error(message, text)
     result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
     if message.version is not None:
         result["resultType"] = "complete"
-    return {"jsonrpc": "2.0", "id": message.id, "result": result}
+    return {"jsonrpc": "2.0", "id": message.answer_id, "result": result}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx2
 
@@ -22,13 +23,60 @@ class RemoteError(RuntimeError):
 def read_token(path: Path) -> str:
     """The first token of a token file: one per line, optionally followed by a name and a role. Raises RemoteError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RemoteError(f"--token-file {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text; save it as UTF-8"
+        raise RemoteError(f"--token-file {path} cannot be read: {reason}.") from None
     words = [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not words:
         raise RemoteError(f"--token-file {path} holds no token; one a line is expected.")
     return words[0]
+
+
+def open_remote(url: str, token: str | None, hooks: Mapping[str, list[Any]] | None = None) -> httpx2.AsyncClient:
+    """An HTTP client of the server at `url`, which is its base address. Raises RemoteError for an unusable proxy."""
+    try:
+        return httpx2.AsyncClient(
+            base_url=url,
+            headers={b"authorization": f"Bearer {token}".encode()} if token else {},
+            timeout=httpx2.Timeout(_CONNECT_SECONDS, read=None),
+            limits=httpx2.Limits(max_connections=None),
+            event_hooks=hooks,
+            trust_env=uses_proxies(url),
+        )
+    except (ImportError, ValueError) as error:
+        raise RemoteError(proxy_problem(url, error)) from None
+
+
+def uses_proxies(url: str) -> bool:
+    """Whether a proxy of the environment may stand between here and `url`: never for this machine itself."""
+    try:
+        host = httpx2.URL(url).host
+    except httpx2.InvalidURL:
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host != "localhost" and not host.endswith(".localhost")
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def check_proxies() -> None:
+    """Raises RemoteError where the environment names a proxy that cannot be used."""
+    try:
+        httpx2.Client().close()
+    except (ImportError, ValueError) as error:
+        raise RemoteError(proxy_problem("other machines", error)) from None
+
+
+def proxy_problem(url: str, error: Exception) -> str:
+    """One line for a proxy in the environment that cannot be used."""
+    said = str(error).partition("\n")[0]
+    reason = "it is a SOCKS proxy" if "socks" in said.lower() else said
+    return (
+        f"The environment names a proxy for {url} that cannot be used: {reason}. Unset ALL_PROXY or the like, name an "
+        "HTTP proxy, or put the host into NO_PROXY."
+    )
 
 
 class Endpoint(Protocol):
@@ -93,10 +141,7 @@ class RemoteEndpoint:
 
     @asynccontextmanager
     async def attach(self) -> AsyncGenerator[tuple[httpx2.AsyncClient, httpx2.Response | None]]:
-        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
-        timeout = httpx2.Timeout(_CONNECT_SECONDS, read=None)
-        limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(base_url=self._base, headers=headers, timeout=timeout, limits=limits) as http:
+        async with open_remote(self._base, self._token) as http:
             yield http, None
 
     def is_there(self) -> bool:

@@ -250,7 +250,7 @@ async def request_owner(home: Path | None, method: str, path: str, content: str 
             response = await http.request(method, path, content=content)
         except httpx2.TransportError:
             raise HomeError(OWNER_ENDED) from None
-    if response.status_code == 409:
+    if response.status_code in (400, 409):
         raise OwnerRefused(response.json()["error"])
     if response.status_code != 200:
         raise HomeError(OWNER_ENDED)

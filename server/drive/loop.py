@@ -95,6 +95,9 @@ async def _tune(drive: Drive, reports: Path) -> None:
         from server.drive.llm.engineer import first_prompt
 
         drive.prompt = await first_prompt(drive)
+        if plan.resume is None and not await study_client.forget():
+            resume_command = plan.resume_command(study.study_id)
+            drive.leaves = f"; this server keeps the study, which `{resume_command}` goes on with"
         return
     if isinstance(player, Dialogue):
         from server.drive.llm.engineer import play_model

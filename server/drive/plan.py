@@ -56,12 +56,17 @@ class ModelPlan:
     retries: int = 4
     """Retries of one request, after a failure that may pass (429, 5xx, no connection)."""
 
+    @property
+    def where(self) -> str:
+        """The endpoint, for messages."""
+        return self.base_url or self.provider
+
     def options(self) -> list[str]:
         """The options of `drive` that choose this model."""
         words = ["--provider", self.provider, "--model", self.model]
         words += ["--base-url", self.base_url] if self.base_url else []
         words = words if self.replay is None else ["--replay-transcript", str(self.replay)]
-        for name in ("key_file", "max_turns", "max_tokens", "max_cost", "prices"):
+        for name in ("key_file", "max_turns", "max_tokens", "max_context", "max_cost", "prices"):
             if (value := getattr(self, name)) != getattr(ModelPlan, name):
                 words += ["--" + name.replace("_", "-"), _number(value) if isinstance(value, float) else str(value)]
         return [*words, "--anonymous"] if self.anonymous else words

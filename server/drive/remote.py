@@ -10,25 +10,21 @@ import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from server.client.endpoint import RemoteError, read_token
+from server.client.endpoint import RemoteError, open_remote, read_token
 from server.errors import cause_of
-
-CONNECT_SECONDS = 10.0
 
 
 @asynccontextmanager
 async def connect_url(url: str, token_file: Path | None) -> AsyncGenerator[Client]:
     """An MCP client of the server at `url`; raises RemoteError if it cannot be reached or refuses the token."""
-    headers = {"authorization": f"Bearer {read_token(token_file)}"} if token_file else {}
+    token = read_token(token_file) if token_file else None
     refusals: list[int] = []
 
     async def watch(response: httpx2.Response) -> None:
         if response.status_code in (401, 403, 404, 421):
             refusals.append(response.status_code)
 
-    timeout = httpx2.Timeout(CONNECT_SECONDS, read=None)
-    hooks = {"response": [watch]}
-    async with httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks=hooks) as http:
+    async with open_remote(url, token, {"response": [watch]}) as http:
         connected = False
         try:
             async with Client(streamable_http_client(url, http_client=http)) as client:

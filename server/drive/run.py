@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import typer
-from mcp import Client
+from mcp import Client, MCPError
 from rich.console import Console
 
 from server.drive.loop import play
@@ -16,6 +16,7 @@ from server.drive.plan import Plan
 from server.drive.report.live import view_for
 from server.drive.report.page import verdict, write_report
 from server.drive.state import Drive
+from server.drive.study_client import GONE
 from server.errors import cause_of
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
@@ -38,8 +39,7 @@ def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, 
         return INTERRUPTED
     if drive.prompt is not None and drive.failure is None:
         typer.echo(drive.prompt)
-        resume_command = f"`{drive.plan.resume_command(drive.study_client.study.study_id)}`"
-        typer.echo(f"Nothing was trained and no model asked; {resume_command} goes on with this study.", err=True)
+        typer.echo(f"Nothing was trained and no model asked{drive.leaves}.", err=True)
         return 0
     report = write_report(drive, drive.folder)
     study = report.study_id
@@ -53,7 +53,10 @@ def run_drive(plan: Plan, connect: Connect, reports: Path, folder: Path | None, 
         typer.echo(verdict(drive, report), err=True)
     typer.echo(report.model_dump_json() if as_json else drive.folder / "report.md")
     if drive.failure is not None:
-        raise DriveFailed(f"{drive.failure} The report holds what had ended; study {study} is kept, unfinished.")
+        goes_on = f"`{drive.plan.resume_command(study)}` goes on with it."
+        raise DriveFailed(
+            f"{drive.failure} The report holds what had ended; study {study} is kept, unfinished: {goes_on}"
+        )
     return INTERRUPTED if drive.interrupted else 0
 
 
@@ -66,4 +69,6 @@ async def _play_connected(drive: Drive, connect: Connect, reports: Path) -> None
             raise
         if not drive.ended:
             cause = cause_of(error)
-            drive.failure = f"The server went away: {' '.join(str(cause).split()) or type(cause).__name__}"
+            said = " ".join(str(cause).split()) or type(cause).__name__
+            gone = isinstance(cause, (MCPError, *GONE))
+            drive.failure = f"The server went away: {said}" if gone else f"The drive failed: {said}"

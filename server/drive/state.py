@@ -46,6 +46,8 @@ class Drive:
     failure: str | None = None
     prompt: str | None = None
     """The first prompt of a model, if a dry run made it."""
+    leaves: str = ""
+    """What a dry run leaves behind, as the end of a sentence."""
     dollars: float | None = None
     """Cost of the model in US dollars, if its price is known."""
     ended: bool = False
@@ -75,8 +77,11 @@ class Drive:
         """Seconds since the drive began."""
         return time.monotonic() - self.began
 
+    def seconds_left(self) -> float | None:
+        """What is left of the wall-clock budget; None without one."""
+        budget = self.plan.budget_seconds
+        return None if budget is None else max(0.0, budget - self.elapsed())
+
     def spent(self) -> bool:
         """Whether the wall-clock budget is gone."""
-        if self.plan.budget_seconds is None:
-            return False
-        return self.elapsed() >= self.plan.budget_seconds
+        return self.seconds_left() == 0

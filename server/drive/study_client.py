@@ -111,13 +111,12 @@ class StudyClient:
     async def start(self, arguments: dict[str, Any]) -> StudyAnswer:
         """Open the study and read its whole brief and its space."""
         opened = await self.ask("start_study", arguments, StudyAnswer)
-        self._study = opened
         try:
             brief = answers.Brief.model_validate_json(await self._read_resource(f"{opened.study_id}/brief"))
-            self._study = opened.model_copy(update={"brief": brief})
             self._space = Space.model_validate_json(await self._read_resource(f"{opened.study_id}/space"))
+            self._study = opened.model_copy(update={"brief": brief})
         except (MCPError, *GONE) as error:
-            raise ServerGone(f"The server does not tell the study's brief and space: {error}") from error
+            raise ServerGone(f"The server does not tell brief and space of study {opened.study_id}: {error}") from error
         except ValidationError as error:
             raise ServerGone(f"The study's brief or space cannot be read: {error.errors()[0]['msg']}.") from error
         await self._read_elsewhere()
@@ -271,6 +270,11 @@ class StudyClient:
             answer = await self.ask("finish_study", arguments, FinishAnswer)
         self.finish = answer
         return answer
+
+    async def forget(self) -> bool:
+        """Takes back a study in which nothing was done; False where the server cannot do so, as an older one."""
+        result = await self.call("cancel_study", {"study_id": self.study.study_id, "forget": True})
+        return not result.is_error
 
     def observations(self) -> list[Observation]:
         """The trainings so far as policies see them, one of the default first."""

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth import CHALLENGE, Tokens, bearer
 from server.client.home import MCP_PATH
+from server.client.message import BadLine, as_line, read_message
 
 HEALTH_PATH = "/health"
 _BODIES_AT_ONCE = 16
@@ -49,7 +50,10 @@ def _header_bytes(scope: Scope) -> int:
 
 
 class BodyLimit:
-    """Reads the bodies of MCP requests: each up to `max_bytes`, and 16 times as much for all that are held at once."""
+    """Reads the bodies of MCP requests: each up to `max_bytes`, and 16 times as much for all that are held at once.
+
+    What no server could answer is mended, or refused by its id.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -79,13 +83,33 @@ class BodyLimit:
                 body += piece
                 self._held_bytes += len(piece)
                 complete = not message.get("more_body", False)
-            await self._app(scope, _once(bytes(body), receive), send)
+            await self._serve(scope, bytes(body), receive, send)
         finally:
             self._held_bytes -= len(body)
+
+    async def _serve(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Passes a message on, mended as a bridge mends it; a body that holds none is answered here."""
+        if scope["method"] == "POST":
+            try:
+                body = read_message(body).line
+            except BadLine as problem:
+                await _BadMessage(problem)(scope, receive, send)
+                return
+        await self._app(scope, _once(body, receive), send)
 
     def _too_large(self) -> Response:
         error = f"A request may have {self._max_bytes:,} bytes (max_request_mb in virtualmle.yaml)."
         return JSONResponse({"error": error}, status_code=413)
+
+
+class _BadMessage(Response):
+    """The answer to a body that holds no message of JSON-RPC."""
+
+    media_type = "application/json"
+
+    def __init__(self, problem: BadLine) -> None:
+        error = {"code": problem.code, "message": str(problem)}
+        super().__init__(as_line({"jsonrpc": "2.0", "id": problem.id, "error": error}), status_code=400)
 
 
 def _declared_bytes(scope: Scope) -> float:

@@ -53,7 +53,11 @@ def add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: Tok
         async def guarded(request: Request) -> Response:
             if not tokens.is_private(request.headers):
                 return JSONResponse({"error": "not found"}, status_code=404)
-            return await answer(request)
+            try:
+                return await answer(request)
+            except (ValueError, RecursionError) as error:  # what a caller sent cannot be read
+                reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+                return JSONResponse({"error": f"The request cannot be read: {reason[:300]}"}, status_code=400)
 
         server.custom_route(path, methods=[method])(guarded)
 
@@ -144,7 +148,8 @@ def add_private_routes(server: MCPServer[Runtime], runtime: Runtime, tokens: Tok
 
 
 def _import_pack(runtime: Runtime, content: bytes) -> Imported:
-    return runtime.memory.packs.take_in(read_pack(json.loads(content)), registry.spaces(runtime.settings.trainers_dir))
+    pack = read_pack(json.loads(content))
+    return runtime.memory.packs.take_in(pack, registry.spaces(runtime.settings.trainers_dir))
 
 
 async def _answer_or_cancel(request: Request, work: Coroutine[Any, Any, BaseModel]) -> Response:

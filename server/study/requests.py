@@ -43,7 +43,7 @@ def _storable(trials: int) -> int:
 Seconds = Annotated[float, Field(gt=0), AfterValidator(_countable)]
 
 
-UNLISTED = {"start_study": ("drive_options",)}
+UNLISTED = {"start_study": ("drive_options",), "cancel_study": ("forget",)}
 """Arguments by tool that are accepted, and left out of the tool list because no model has a use for them."""
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.apps import Apps
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp_types import CallToolResult, InputRequiredResult
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
 from mcp_types import Tool as ToolDescription
 from pydantic import AnyHttpUrl, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from memory.errors import MemoryFault
 from server.auth import Tokens
 from server.dashboard.routes import APP, page_html
+from server.errors import nearest
 from server.study.replayed import NOTICE
 from server.study.requests import UNLISTED
 from server.tools import completions, register, resources
+from server.tools.lenient import mend_arguments, without_unset
 from server.tools.schemas import with_short_schemas
 from server.tools.tasks_extension import TasksExtension, home_secret
 from server.tools.trial_tasks import TrialWork
@@ -62,6 +65,7 @@ def create_app(runtime: Runtime, tokens: Tokens | None = None) -> CheckedServer:
         instructions=INSTRUCTIONS if runtime.tables is None else f"{INSTRUCTIONS}\n{NOTICE}",
         lifespan=lifespan,
         log_level="WARNING",
+        middleware=[mend_arguments],
         extensions=[extension, apps],
         token_verifier=tokens if guarded else None,
         # No resource metadata: tokens come from a file, and a client must not look for an OAuth server here.
@@ -109,24 +113,49 @@ class CheckedServer(MCPServer["Runtime"]):
                 exists = name in {tool.name for tool in await self.list_tools()}
                 self.on_call(name if exists else "unknown", outcome, time.monotonic() - began)
 
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Runtime, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        prompts = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
+        if name not in prompts:
+            near = nearest(name, list(prompts))
+            raise _invalid(f"There is no prompt {name!r}.{near} Prompts: {', '.join(prompts)}.")
+        allowed = [argument.name for argument in prompts[name]]
+        for argument in arguments or {}:
+            if argument not in allowed:
+                listed = ", ".join(allowed) or "none"
+                near = nearest(argument, allowed)
+                raise _invalid(f"The prompt {name} has no argument {argument!r}.{near} Arguments: {listed}.")
+        for argument in prompts[name]:
+            if argument.required and argument.name not in (arguments or {}):
+                raise _invalid(f"The prompt {name} needs the argument {argument.name!r}.")
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            fault = error.__cause__.__cause__ if error.__cause__ is not None else None
+            if isinstance(fault, MemoryFault):
+                raise _invalid(str(fault)) from error
+            raise
+
     async def _call_checked(
         self, name: str, arguments: dict[str, Any], context: Context[Runtime, Any] | None
     ) -> CallToolResult | InputRequiredResult:
         tools = {tool.name: tool for tool in await self.list_tools()}
         if name not in tools:
-            raise ToolError(f"There is no tool {name!r}.{_nearest(name, list(tools))} Tools: {', '.join(tools)}.")
+            raise ToolError(f"There is no tool {name!r}.{nearest(name, list(tools))} Tools: {', '.join(tools)}.")
         tool = tools[name]
         allowed = list(tool.input_schema.get("properties", {}))
         for argument in arguments:
             if argument not in allowed and argument not in UNLISTED.get(name, ()):
                 listed = ", ".join(allowed) or "none"
                 raise ToolError(
-                    f"{name} has no argument {argument!r}.{_nearest(argument, allowed)} Arguments: {listed}."
+                    f"{name} has no argument {argument!r}.{nearest(argument, allowed)} Arguments: {listed}."
                 )
         reads_only = tool.annotations is not None and tool.annotations.read_only_hint is True
         if not reads_only and _scopes(context) == ["read"]:
             raise ToolError(f"{name} changes a study, and this token's role is 'read'; use one with the role 'tune'.")
-        return await self._call_explaining_errors(name, arguments, context)
+        known = without_unset(arguments, tool.input_schema.get("required", []))
+        return await self._call_explaining_errors(name, known, context)
 
     async def _call_explaining_errors(
         self, name: str, arguments: dict[str, Any], context: Context[Runtime, Any] | None
@@ -142,9 +171,8 @@ class CheckedServer(MCPServer["Runtime"]):
             raise ToolError(str(error).removeprefix(f"Error executing tool {name}: ")) from cause
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def _invalid(text: str) -> MCPError:
+    return MCPError(INVALID_PARAMS, text)
 
 
 def _scopes(context: Context[Runtime, Any] | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, ImageContent, TextContent
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from memory.off_loop import off_loop
 from server.charts.numbers import numbers
@@ -62,8 +63,11 @@ async def get_study(
         return result(await off_loop(progress.progress, runtime.memory, study, limit, offset))
 
 
-async def cancel_study(ctx: Context[Any, Any], study_id: str) -> Annotated[CallToolResult, progress.StudyProgress]:
+async def cancel_study(
+    ctx: Context[Any, Any], study_id: str, forget: SkipJsonSchema[bool] = False
+) -> Annotated[CallToolResult, progress.StudyProgress]:
     """End the policy that plays a study, and its queued and running trials. The study stays open."""
+    # `forget` takes back a study in which nothing was done, such as that of a dry run.
     runtime = runtime_of(ctx)
     with tool_errors():
         study = await off_loop(runtime.memory.study, study_id)
@@ -71,7 +75,10 @@ async def cancel_study(ctx: Context[Any, Any], study_id: str) -> Annotated[CallT
         for trial in await off_loop(runtime.memory.trials, study_id):
             if trial.status in ("queued", "running"):
                 await runtime.supervisor.cancel(trial.trial_id)
-        return result(await off_loop(progress.progress, runtime.memory, study, 5))
+        answer = await off_loop(progress.progress, runtime.memory, study, 5)
+        if forget:
+            await off_loop(runtime.memory.snapshots.forget_study, study_id)
+        return result(answer)
 
 
 async def suggest_trial(

@@ -8,7 +8,7 @@ from typing import Any
 from mcp.server import MCPServer
 from mcp.types import ToolAnnotations
 
-from server.client.connection import READING_TOOLS
+from server.client.message import READING_TOOLS
 from server.dashboard.routes import APP
 from server.tools.memory import read_memory, write_heuristic
 from server.tools.policies import cancel_study, get_study, plot_study, run_policy, suggest_trial

@@ -1,5 +1,6 @@
 // A client of the TypeScript SDK with its default limit of 60 s a call, over stdio.
-// node typescript_client.mjs NODE_MODULES COMMAND STUDY|new ARGUMENT...   prints one JSON line.
+// node typescript_client.mjs NODE_MODULES COMMAND STUDY|new|three|three-nulls ARGUMENT...   prints one JSON line.
+// three plays a study of three trials; three-nulls sends null for every argument that it does not set.
 import { pathToFileURL } from "node:url";
 
 const [modules, command, study, ...args] = process.argv.slice(2);
@@ -15,7 +16,24 @@ const call = async (name, given) => {
   return answer.structuredContent;
 };
 
-if (study === "new") {
+if (study.startsWith("three")) {
+  const { tools } = await client.listTools();
+  const names = Object.fromEntries(tools.map((tool) => [tool.name, Object.keys(tool.inputSchema.properties ?? {})]));
+  const nulls = (name) => (study === "three" ? {} : Object.fromEntries(names[name].map((argument) => [argument, null])));
+  const play = (name, given) => call(name, { ...nulls(name), ...given });
+  const { study_id } = await play("start_study", { dataset: "demo", space: { max_epochs: 2 }, max_trials: 3, confirm_seeds: 0 });
+  const trials = [];
+  for (const changes of [undefined, { dropout: 0.1 }, { num_blocks: 1 }]) {
+    let trial = await play("run_trial", { study_id, ...(changes ? { changes } : {}) });
+    while (["queued", "running"].includes(trial.status)) trial = await play("get_trial", { trial_id: trial.trial_id, wait_seconds: 45 });
+    trials.push(trial.status);
+    await play("write_heuristic", { study_id, kind: "reflection", text: "So it came.", evidence: [trial.trial_id] });
+  }
+  await play("read_memory", { study_id });
+  let ending = await play("finish_study", { study_id });
+  while (ending.status === "running") ending = await play("finish_study", { study_id });
+  console.log(JSON.stringify({ trials, status: ending.status, reveal: ending.test_reveal }));
+} else if (study === "new") {
   const opened = await call("start_study", { dataset: "demo", space: { max_epochs: 2 } });
   const trial = await call("run_trial", { study_id: opened.study_id });
   const run = await call("run_policy", { study_id: opened.study_id, policy: "random", max_trials: 1, finish: true });

@@ -109,7 +109,8 @@ class Field(BaseModel):
         """`value` in this field's type. Raises SpaceError with the value and what is allowed."""
         typed = _typed(self, value)
         if typed is None or not self._admits(typed):
-            raise SpaceError(f"{self.name}={value!r} is not allowed: {self.name} is {self.allowed()}.")
+            wanted = "a number is wanted; " if isinstance(value, str) and self.kind in ("int", "float") else ""
+            raise SpaceError(f"{self.name}={value!r} is not allowed: {wanted}{self.name} is {self.allowed()}.")
         return typed
 
     def _admits(self, value: Value) -> bool:

@@ -57,7 +57,8 @@ def staging_folder(datasets_dir: Path) -> Generator[Staging]:
             "temp_directory": str(work / "spill"),
             "autoinstall_known_extensions": "false",
         }
-        connection = duckdb.connect(str(work / "import.duckdb"), config=config)
+        file = ":memory:" if "?" in os.path.realpath(work) else str(work / "import.duckdb")  # DuckDB's log needs a path
+        connection = duckdb.connect(file, config=config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
             yield Staging(folder, connection)

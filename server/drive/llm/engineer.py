@@ -6,18 +6,27 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prompts import render
 from server.answers import DatasetList
 from server.drive.llm.anonymous_names import Names
-from server.drive.llm.context import opening
-from server.drive.llm.dialogue import Dialogue, ToolCall, ToolOutcome, ToolSpec, Turn
-from server.drive.llm.prices import Price, price_of
+from server.drive.llm.conversation import Conversation, Instructions
+from server.drive.llm.dialogue import (
+    CHARACTERS_PER_TOKEN,
+    Dialogue,
+    ModelFailed,
+    ToolCall,
+    ToolOutcome,
+    ToolSpec,
+    Turn,
+)
+from server.drive.llm.prices import price_of
+from server.drive.llm.transcript import TRANSCRIPT, TokenUsage, Transcript
 from server.drive.state import Drive
 from server.drive.study_client import Refused, StudyClient, text_of
 from server.drive.together import run_together
+from server.errors import nearest
 from server.policies.base import Proposal
 
 WITHHELD = ("start_study", "list_datasets", "run_policy", "cancel_study", "plot_study")
@@ -25,67 +34,94 @@ WITHHELD = ("start_study", "list_datasets", "run_policy", "cancel_study", "plot_
 ANSWER_CHARACTERS = 24_000
 """Length at which a tool's answer is cut, since contexts are finite."""
 NUDGES = 2
-CHARACTERS_PER_TOKEN = 4
-"""Approximate, for English and JSON: no provider's tokenizer is used."""
-TRANSCRIPT = "transcript.jsonl"
-
-
-class Transcript:
-    """A file of the dialogue as it happens, one JSON object per line. It holds no key: messages never contain one."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / TRANSCRIPT
-        self._path.write_text("", encoding="utf-8")
-
-    def add(self, role: str, **facts: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"role": role, **facts}, ensure_ascii=False) + "\n")
+CUTS = 3
+"""Answers in a row that may be cut at their maximum length."""
+NO_CALLS = (
+    "The model called no tool. If its text holds calls, the endpoint does not parse them: start it with a tool parser "
+    "(vLLM: --enable-auto-tool-choice --tool-call-parser NAME), or take a model that calls tools."
+)
+CUT = (
+    "The model's answers were cut at their maximum length: raise the endpoint's token limit, or take a model that "
+    "thinks less before it calls."
+)
 
 
 async def play_model(drive: Drive, dialogue: Dialogue) -> None:
-    """Runs turns until the model finishes the study or stops, or a budget is gone; then the caller finishes it."""
+    """Runs turns until the model finishes the study or stops, or a budget is gone; then the caller finishes it.
+
+    Raises ModelFailed where the endpoint fails, and where the model did nothing: then the study stays open.
+    """
     plan = drive.plan.model
     assert plan is not None
     assert drive.folder is not None
-    transcript, usage = Transcript(drive.folder), TokenUsage(price_of(plan.model, plan.prices))
+    transcript = Transcript(drive.folder, goes_on=drive.plan.resume is not None)
+    usage = transcript.usage(price_of(plan.model, plan.prices))
     instructions = await _instructions(drive)
-    user_text: str | None = instructions.opening(drive)
-    dialogue.begin(instructions.system, instructions.tools)
     tool_names = [tool.name for tool in instructions.tools]
     transcript.add("system", text=instructions.system, model=plan.model, tools=tool_names)
-    outcomes: list[ToolOutcome] = []
-    nudges = 0
+    work = _Work()
     try:
+        conversation = Conversation(drive, plan, dialogue, instructions)
         for _ in range(plan.max_turns):
-            if user_text:
-                transcript.add("user", text=user_text)
-            turn = await dialogue.turn(user_text, outcomes)
+            if exhausted := _exhausted_budget(drive, usage):
+                return work.end(drive, exhausted)
+            turn = await conversation.next_turn(transcript, drive.seconds_left())
+            if turn is None:
+                return work.end(drive, "The time budget ended the model's work.")
             usage.add(turn)
             calls = [vars(call) for call in turn.calls]
-            transcript.add("assistant", text=turn.text, calls=calls, tokens=turn.tokens)
+            transcript.add("assistant", text=turn.text, calls=calls, tokens=turn.tokens, read=turn.read)
             jobs = [partial(_perform_call, drive, call, turn, instructions) for call in turn.calls]
             outcomes = await run_together(jobs, drive.plan.parallel)
             for call, outcome in zip(turn.calls, outcomes, strict=True):
                 transcript.add("tool", name=call.name, id=call.id, text=outcome.text, failed=outcome.failed)
             if drive.open_study.finish is not None:
                 return None
-            if exhausted := _exhausted_budget(drive, usage):
-                return drive.remark(exhausted)
-            nudges = 0 if turn.calls else nudges + 1
-            if nudges >= NUDGES:
-                return drive.remark("The model stopped before it finished the study.")
-            user_text = (
-                None if turn.calls else "Go on with a tool call: run_trial while trials are left, else finish_study."
-            )
-            if turn.calls and turn.read > plan.max_context:
-                user_text = instructions.opening(drive, [outcome.text for outcome in outcomes])
-                outcomes = []
-                dialogue.begin(instructions.system, instructions.tools)
-        return drive.remark(f"The budget of {plan.max_turns} turns ended the model's work.")
+            if work.is_over(turn, outcomes):
+                return work.end(drive, "The model stopped before it finished the study.")
+            if turn.calls:
+                conversation.answer(turn, outcomes)
+            else:
+                conversation.tell("Go on with a tool call: run_trial while trials are left, else finish_study.")
+        return work.end(drive, f"The budget of {plan.max_turns} turns ended the model's work.")
     finally:
         drive.dollars = usage.dollars if usage.price else None
         drive.remark(usage.words())
+
+
+@dataclass
+class _Work:
+    """What the model has done so far, which decides how the drive ends."""
+
+    calls: int = 0
+    carried_out: int = 0
+    idle: int = 0
+    """Turns in a row without a call."""
+    cut: int = 0
+    """Turns in a row that were cut at their maximum length."""
+
+    def is_over(self, turn: Turn, outcomes: Sequence[ToolOutcome]) -> bool:
+        """Counts a turn; returns whether the model has stopped working."""
+        self.calls += len(turn.calls)
+        self.carried_out += sum(not outcome.failed for outcome in outcomes)
+        self.idle = 0 if turn.calls else self.idle + 1
+        self.cut = self.cut + 1 if turn.cut else 0
+        return self.idle >= NUDGES or self.cut >= CUTS
+
+    def end(self, drive: Drive, why: str) -> None:
+        """Ends the model's work, after which the study is finished. Raises ModelFailed where it did nothing.
+
+        The sealed test is read once, so a model that is only set up wrongly must not spend it.
+        """
+        where = drive.plan.model.where if drive.plan.model is not None else ""
+        if self.cut >= NUDGES or (self.cut and not self.carried_out):
+            raise ModelFailed(f"{where}: {CUT}")
+        if not self.calls:
+            raise ModelFailed(f"{where}: {why} {NO_CALLS}")
+        if not self.carried_out:
+            calls = "The model's only call was" if self.calls == 1 else f"All {self.calls} calls of the model were"
+            raise ModelFailed(f"{where}: {why} {calls} refused; {TRANSCRIPT} says why.")
+        drive.remark(why)
 
 
 async def first_prompt(drive: Drive) -> str:
@@ -98,25 +134,6 @@ async def first_prompt(drive: Drive) -> str:
     total = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     shown = [f"--- {name} (about {counts[name]:,} tokens)\n{text}" for name, text in parts.items()]
     return "\n\n".join([*shown, f"--- about {sum(counts.values()):,} tokens: {total}"])
-
-
-@dataclass
-class Instructions:
-    """What the model gets at the start of each context: system prompt, tools and the aliases of names."""
-
-    system: str
-    tools: list[ToolSpec]
-    names: Names | None
-    remembers: bool
-
-    def opening(self, drive: Drive, latest: Sequence[str] = ()) -> str:
-        """The first message of a context."""
-        text = opening(drive.open_study, self.remembers, described=self.names is None)
-        text = self.names.hide(text) if self.names else text
-        answers = "\nYour last calls were answered with:\n" + "\n".join(latest) if latest else ""
-        several = drive.plan.parallel
-        side = f" Up to {several} run_trial calls in one turn are trained side by side." if several > 1 else ""
-        return f"{text}{answers}\nGo on with step 4.{side}"
 
 
 async def _instructions(drive: Drive) -> Instructions:
@@ -135,32 +152,6 @@ async def _names(study_client: StudyClient) -> Names:
     listed = await study_client.ask("list_datasets", {}, DatasetList)
     datasets = dict.fromkeys([study_client.study.brief.dataset["name"], *(line.name for line in listed.datasets)])
     return Names(list(datasets), [field.name for field in study_client.space.fields])
-
-
-@dataclass
-class TokenUsage:
-    """The tokens that the model has used so far, and their price."""
-
-    price: Price | None
-    read: int = 0
-    written: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return self.read + self.written
-
-    @property
-    def dollars(self) -> float:
-        return self.price.of(self.read, self.written) if self.price else 0.0
-
-    def add(self, turn: Turn) -> None:
-        self.read += turn.read
-        self.written += turn.tokens - turn.read
-
-    def words(self) -> str:
-        """One sentence on the usage, with dollars if there is a price."""
-        cost = f", about ${self.dollars:.2f}" if self.price else ""
-        return f"The model read {self.read:,} tokens and wrote {self.written:,}{cost}."
 
 
 def _exhausted_budget(drive: Drive, usage: TokenUsage) -> str | None:
@@ -212,11 +203,12 @@ async def _answer_call(drive: Drive, call: ToolCall, turn: Turn, tool_names: lis
     if call.problem is not None:
         return call.problem, True
     if call.name not in tool_names:
-        return f"Unknown tool {call.name!r}; there are {', '.join(tool_names)}.", True
+        near = nearest(call.name, tool_names)
+        return f"Unknown tool {call.name!r}.{near} There are {', '.join(tool_names)}.", True
     if study_client.finish is not None:
         return "The study is finished.", True
     study_id = study_client.study.study_id
-    if call.arguments.get("study_id", study_id) != study_id:
+    if call.arguments.get("study_id") not in (None, study_id):
         return f"study_id must be {study_id!r}: that is the study you were given.", True
     try:
         if call.name == "run_trial":
@@ -231,8 +223,9 @@ async def _answer_call(drive: Drive, call: ToolCall, turn: Turn, tool_names: lis
 
 async def _run_trial(drive: Drive, arguments: dict[str, Any]) -> str:
     study_client = drive.open_study
-    changes: Any = arguments.get("changes")
-    proposal = Proposal(dict(changes) if isinstance(changes, dict) else {}, replicate_of=arguments.get("replicate_of"))  # pyright: ignore[reportUnknownArgumentType]
+    changes, again = arguments.get("changes"), arguments.get("replicate_of")
+    shown = cast("dict[str, Any]", changes) if isinstance(changes, dict) else {}
+    proposal = Proposal(dict(shown), replicate_of=again if isinstance(again, str) else None)
     drive.view.started(proposal, len(study_client.trials))
     answer = await study_client.run_trial(arguments)
     drive.view.finished(answer, study_client.study.brief.metric)

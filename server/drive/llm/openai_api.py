@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import openai
-from openai.types.chat import ChatCompletion
 
 from server.drive.llm.dialogue import (
     Dialogue,
@@ -16,10 +15,12 @@ from server.drive.llm.dialogue import (
     ToolOutcome,
     ToolSpec,
     Turn,
+    is_here,
     missing_key,
     refused,
     unreachable,
 )
+from server.drive.llm.reading import clean, member, members, parsed, tokens, tool_calls
 from server.drive.plan import ModelPlan
 
 
@@ -36,7 +37,10 @@ class OpenAIDialogue(Dialogue):
         self._tools: list[dict[str, Any]] = []
 
     def _open(self, key: str | None) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(api_key=key, base_url=self._plan.base_url, max_retries=self._plan.retries)
+        http = openai.DefaultAsyncHttpxClient(trust_env=False) if is_here(self._plan) else None
+        return openai.AsyncOpenAI(
+            api_key=key, base_url=self._plan.base_url, max_retries=self._plan.retries, http_client=http
+        )
 
     def begin(self, system: str, tools: Sequence[ToolSpec]) -> None:
         self._messages = [{"role": "system", "content": system}]
@@ -54,17 +58,24 @@ class OpenAIDialogue(Dialogue):
             self._messages.append({"role": "tool", "tool_call_id": outcome.id, "content": text})
         if user_text:
             self._messages.append({"role": "user", "content": user_text})
-        completion = await self._create()
-        if not completion.choices:
-            raise ModelFailed(f"{self._plan.base_url or 'openai'} answered without a choice.")
-        choice = completion.choices[0]
-        calls = tuple(_call(call.model_dump()) for call in choice.message.tool_calls or ())
-        self._remember(choice.message.content, calls)
-        used = completion.usage
-        total, read = (used.total_tokens, used.prompt_tokens) if used else (0, 0)
-        return Turn(choice.message.content or "", calls, total, choice.finish_reason == "length", read)
+        body = await self._create()
+        answer = parsed(self._plan, body)
+        choice = next(iter(members(answer.get("choices"))), None)
+        if choice is None:
+            raise ModelFailed(f"{self._plan.where} answered without a choice.")
+        message, usage = member(choice, "message"), answer.get("usage")
+        text = _text(member(message, "content"))
+        asked = members(member(message, "tool_calls"))
+        functions = [(call.get("id"), member(call, "function")) for call in asked]
+        calls = tool_calls(
+            [(id, member(call, "name"), member(call, "arguments")) for id, call in functions], len(self._messages)
+        )
+        read = tokens(usage, "prompt_tokens", json.dumps([self._messages, self._tools]))
+        self._remember(text, calls)
+        total = max(tokens(usage, "total_tokens", ""), read + tokens(usage, "completion_tokens", body))
+        return Turn(text, calls, total, member(choice, "finish_reason") == "length", read)
 
-    def _remember(self, text: str | None, calls: Sequence[ToolCall]) -> None:
+    def _remember(self, text: str, calls: Sequence[ToolCall]) -> None:
         """Adds the answer to the history. Arguments that were not JSON become an empty object: servers refuse them."""
         message: dict[str, Any] = {"role": "assistant", "content": text or ("" if not calls else None)}
         if calls:
@@ -78,29 +89,24 @@ class OpenAIDialogue(Dialogue):
             ]
         self._messages.append(message)
 
-    async def _create(self) -> ChatCompletion:
+    async def _create(self) -> str:
+        """The body of the endpoint's answer, whatever it is."""
         try:
-            return await self._client.chat.completions.create(
+            answer = await self._client.chat.completions.with_raw_response.create(
                 model=self._plan.model, messages=cast(Any, self._messages), tools=cast(Any, self._tools)
             )
+            return answer.http_response.text
         except openai.APIStatusError as error:
             raise refused(self._plan, error.status_code, error.message) from error
         except openai.APIConnectionError as error:
             raise unreachable(self._plan, error) from error
         except openai.OpenAIError as error:
-            raise ModelFailed(f"{self._plan.provider} answered what cannot be read: {type(error).__name__}.") from error
+            raise ModelFailed(f"{self._plan.where} answered what cannot be read: {type(error).__name__}.") from error
 
     async def aclose(self) -> None:
         await self._client.close()
 
 
-def _call(call: dict[str, Any]) -> ToolCall:
-    function: dict[str, Any] = call.get("function") or {}
-    name, text = str(function.get("name")), str(function.get("arguments") or "{}")
-    try:
-        arguments = json.loads(text)
-    except ValueError as error:
-        return ToolCall(call["id"], name, {}, f"arguments are not JSON ({error}); send one JSON object.")
-    if not isinstance(arguments, dict):
-        return ToolCall(call["id"], name, {}, f"arguments must be a JSON object; got {text!r}.")
-    return ToolCall(call["id"], name, cast(dict[str, Any], arguments))
+def _text(content: object) -> str:
+    """The text of a message: a string, or the texts of its parts."""
+    return clean(content) if isinstance(content, str) else "\n".join(clean(p.get("text")) for p in members(content))

@@ -104,6 +104,7 @@ UNFIT = [
     (PackHeuristic(text="x", backbone="bert"), "0 trainings and 1 heuristic of the backbone 'bert', which is not here"),
     (PackHeuristic(text="y" * 1_000_000), "at most 2,000 are kept"),
     (PackHeuristic(text="\u202e\x00 "), "is empty"),
+    (PackHeuristic(text="x", claim="[" * 1500 + "]" * 1500), "text that is not JSON"),
 ]
 
 
@@ -226,6 +227,7 @@ def changed(value: Any) -> dict[str, Any]:
         (changed({"format": 10**5_000}), "no memory pack of format 1: format"),
         (changed({"format": 2, "name": ""}), "no memory pack of format 1: name"),
         (changed({"test": {}}), "no memory pack"),
+        (changed({"heuristics": [{"text": "half a character: \ud83d"}]}), "holds half a character"),
         ("words", "no memory pack"),
         (None, "no memory pack"),
     ],

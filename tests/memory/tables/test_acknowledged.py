@@ -14,10 +14,11 @@ import duckdb
 import pytest
 
 from memory.errors import MemoryFault
-from memory.tables.acknowledged import find_loss, log_path, record_path
+from memory.tables.acknowledged import find_loss, record_path
 from memory.tables.connection import Connection, told_losses
 from server.cli import doctor
 from server.settings import Settings
+from trainers.contract.duckdb_log import log_path
 
 COMMITS = 10
 

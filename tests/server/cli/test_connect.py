@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from mcp import Client, StdioServerParameters
 from server.cli import client_configs, doctor
 from server.cli.client_configs import CLIENTS, ClientName, ConnectError
 from server.cli.doctor import Finding
-from server.client.endpoint import RemoteEndpoint, RemoteError
+from server.client.endpoint import RemoteEndpoint, RemoteError, uses_proxies
 from server.client.home import find_or_start
 from server.settings import Settings
 from tests.support.fake_endpoint import serving
@@ -88,6 +89,94 @@ def test_the_command_prints_what_a_person_adds(tmp_path: Path) -> None:
     assert written.returncode == 0
     args = json.loads(file.read_text())["mcpServers"]["virtualmle"]["args"]
     assert args[-5:] == ["bridge", "--url", "https://h/mcp", "--token-file", str(Path("t").absolute())]
+
+
+@pytest.mark.parametrize("client", list(CLIENTS))
+def test_the_home_of_the_environment_is_written_into_the_entry(client: ClientName, tmp_path: Path) -> None:
+    home, file = tmp_path / "my home", tmp_path / "c.json"
+    told = {"VIRTUALMLE_HOME": str(home)}
+    printed = run("connect", client, **told).stdout
+    if client == "claude-code":
+        words = shlex.split(printed)
+        assert words[:8] == [
+            "claude",
+            "mcp",
+            "add",
+            "--scope",
+            "user",
+            "virtualmle",
+            "--env",
+            f"VIRTUALMLE_HOME={home}",
+        ]
+        assert words[8] == "--"
+    else:
+        assert json.loads(printed)[CLIENTS[client].key]["virtualmle"]["env"] == told
+    assert run("connect", client, "--write", "--file", file, **told).returncode == 0
+    assert json.loads(file.read_text())[CLIENTS[client].key]["virtualmle"]["env"] == told
+    assert json.loads(run("connect", client, "--json", **told).stdout)["entry"]["env"] == told
+    for words in (["--home", str(tmp_path)], ["--ssh", "me@gpu"], ["--url", "https://h/mcp"]):
+        assert "env" not in json.loads(run("connect", client, "--json", *words, **told).stdout)["entry"]
+
+
+def test_without_a_home_in_the_environment_the_entry_names_none(tmp_path: Path) -> None:
+    assert client_configs.home_variable({}) == client_configs.home_variable({"VIRTUALMLE_HOME": ""}) == {}
+    assert client_configs.home_variable({"VIRTUALMLE_HOME": "h"}) == {"VIRTUALMLE_HOME": str(Path("h").absolute())}
+    assert "env" not in client_configs.entry("cursor", ["a"])
+
+
+PROXIES = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+
+
+@pytest.mark.anyio
+async def test_loopback_is_never_reached_through_a_proxy(home: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret-token-of-ann ann\n")
+    with foreground(home, "--token-file", tokens):
+        url = f"{owner_of(home).url}/mcp"
+        program, *words = command("bridge", "--url", url, "--token-file", tokens)
+        entry = StdioServerParameters(command=program, args=words, env=environment(**PROXIES))
+        async with Client(entry) as client:
+            assert await new_study(client)
+        fixed = ("--fix", "max_epochs=1", "--confirm-seeds", "0")
+        drive = ("drive", "--url", url, "--token-file", tokens, "--policy", "random", "--trials", "1", *fixed)
+        done = await anyio.to_thread.run_sync(lambda: run(*drive, "--report", tmp_path / "r", **PROXIES))
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "proxied"),
+    [
+        ("http://127.0.0.1:80/mcp", False),
+        ("http://127.9.9.9/mcp", False),
+        ("http://localhost:80", False),
+        ("http://me.localhost", False),
+        ("http://[::1]:80/mcp", False),
+        ("http://0.0.0.0:80/mcp", False),
+        ("http://10.0.0.1/mcp", True),
+        ("https://localhost.example.org", True),
+        ("https://host/mcp", True),
+    ],
+)
+def test_this_machine_is_told_from_others(url: str, proxied: bool) -> None:
+    assert uses_proxies(url) is proxied
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [("socks5://h:1", "it is a SOCKS proxy"), ("socks4://h:1", "it is a SOCKS proxy"), ("x://h", "x://h")],
+)
+def test_a_proxy_that_cannot_be_used_is_one_line(proxy: str, said: str, tmp_path: Path) -> None:
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}})
+    bridged = run("bridge", "--url", "https://host.invalid/mcp", stdin=asked, ALL_PROXY=proxy, all_proxy=proxy)
+    driven = run("drive", "--url", "https://host.invalid/mcp", ALL_PROXY=proxy, all_proxy=proxy)
+    for done in (bridged, driven):
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line.startswith("virtualmle: The environment names a proxy for https://host.i")) == (
+            1,
+            True,
+        )
+        assert said in line
+        assert "NO_PROXY" in line
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import pytest
 from mcp import Client
 from mcp_types import PROTOCOL_VERSION_META_KEY
 
-from server.client.connection import VERSION_KEY, Message
 from server.client.home import OWNER_ENDED, STATUS_PATH, find_owner, open_http
+from server.client.message import VERSION_KEY, Message
 from server.client.status import Status
 from server.client.stop import stop_owner
 from server.settings import Settings
@@ -211,6 +211,49 @@ def test_requests_on_a_pipe_are_answered_before_the_bridge_ends(home: Path) -> N
     )
     refused = [answer["error"]["code"] for answer in json_lines(ended.stdout) if answer["id"] is None]
     assert refused == [-32700, -32600]
+
+
+def test_whatever_a_client_writes_every_call_is_answered_and_the_bridge_goes_on(home: Path) -> None:
+    def request(id: Any, method: str, **params: Any) -> bytes:
+        return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode()
+
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
+    nested = b'{"jsonrpc":"2.0","id":"deep","method":"tools/call","params":' + b"[" * 1500 + b"]" * 1500 + b"}"
+    lines = [
+        b"\xef\xbb\xbf" + request("first", "ping"),
+        b"\xef\xbb\xbf" + request(0, "initialize", **hello),
+        b'{"jsonrpc":"2.0","id":null,"method":"notifications/initialized"}',
+        request(2.0, "ping"),
+        nested,
+        request("half", "tools/call", name="read_memory", arguments={"query": "half of it: \ud83d"}),
+        request("\ud800", "tools/call", name="x\ud800", arguments={}),
+        request("text", "tools/call", name="read_memory", arguments='{"limit": 1, "level": null}'),
+        request("twice", "tools/call", name="read_memory", arguments=json.dumps(json.dumps({"levle": "trial"}))),
+        request("list", "tools/call", name="read_memory", arguments=[1]),
+        request("nulls", "tools/call", name="read_memory", arguments={"limit": None, "detail": None, "query": None}),
+        request("prompt", "prompts/get", name="tune", arguments={"trials": 9, "metric": None}),
+        request("last", "ping"),
+    ]
+    done = subprocess.run(
+        command("serve", "--home", home), input=b"\n".join(lines), capture_output=True, env=environment(), timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    answers = {answer["id"]: answer for answer in json_lines(done.stdout.decode())}
+    assert [answers[id]["result"] for id in ("first", 2.0, "last")] == [{}, {}, {}]
+    assert b'"id":2.0' in done.stdout
+    assert answers["deep"]["error"]["message"] == "The message is nested too deeply; flatten it."
+    said = {
+        id: answer["result"]["content"][0]["text"]
+        for id, answer in answers.items()
+        if "content" in answer.get("result", {})
+    }
+    assert "There is no tool 'x\ufffd'" in said["\ud800"]
+    for id in ("half", "text", "nulls"):
+        assert not answers[id]["result"].get("isError"), said[id]
+    assert said["twice"].startswith("read_memory has no argument 'levle'. Did you mean 'level'?")
+    assert said["list"] == ('read_memory: arguments must be one JSON object, as in {"study_id": "s-…"}; got [1].')
+    told = answers["prompt"]["result"]["messages"][0]["content"]["text"]
+    assert "for the best ndcg@10,\nin at most 9 configurations" in told
 
 
 def test_the_bridge_ends_with_its_stdin(home: Path) -> None:

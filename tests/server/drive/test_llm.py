@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,106 +14,15 @@ from server.drive.llm.dialogue import ModelFailed, open_dialogue
 from server.drive.llm.prices import price_of
 from server.drive.plan import ModelPlan, PlanError, Provider
 from server.drive.run import DriveFailed, run_drive
-from tests.support.fake_endpoint import Endpoint, Reply, serving
+from tests.support.fake_endpoint import Reply
 from tests.support.fake_server import FakeServer
+from tests.support.model_drives import PATHS, Played, play
+from tests.support.model_replies import REPLIES, Call, error_reply, openai_reply
 from tests.support.plans import plan_for
 
-Call = tuple[str, dict[str, Any] | str]
 KEY = "sk-test-0123456789"
-
-
-def anthropic_reply(*calls: Call, text: str = "", stop: str | None = None) -> Reply:
-    content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
-    content += [
-        {"type": "tool_use", "id": f"toolu_{n}", "name": name, "input": arguments}
-        for n, (name, arguments) in enumerate(calls)
-    ]
-    return 200, {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content,
-        "stop_reason": stop or ("tool_use" if calls else "end_turn"), "stop_sequence": None,
-        "usage": {"input_tokens": 90, "output_tokens": 10},
-    }  # fmt: skip
-
-
-def openai_reply(*calls: Call, text: str = "", stop: str | None = None) -> Reply:
-    message: dict[str, Any] = {"role": "assistant", "content": text or None}
-    if calls:
-        message["tool_calls"] = [
-            {
-                "id": f"call_{n}", "type": "function",
-                "function": {"name": name, "arguments": args if isinstance(args, str) else json.dumps(args)},
-            }
-            for n, (name, args) in enumerate(calls)
-        ]  # fmt: skip
-    choice = {"index": 0, "message": message, "finish_reason": stop or ("tool_calls" if calls else "stop")}
-    return 200, {
-        "id": "c-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
-        "usage": {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100},
-    }  # fmt: skip
-
-
-REPLIES: dict[str, Callable[..., Reply]] = {"anthropic": anthropic_reply, "openai": openai_reply}
-ERRORS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "anthropic": lambda text: {"type": "error", "error": {"type": "api_error", "message": text}},
-    "openai": lambda text: {"error": {"message": text, "type": "api_error", "param": None, "code": None}},
-}
-PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 TRIAL: Call = ("run_trial", {"study_id": "s-1", "changes": {"learning_rate": 0.003}, "hypothesis": "faster"})
 FINISH: Call = ("finish_study", {"study_id": "s-1", "summary": "A higher rate helped."})
-
-
-@pytest.fixture(params=["anthropic", "openai"])
-def provider(request: pytest.FixtureRequest) -> Provider:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def _own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    for name in dialogue.KEYS.values():
-        monkeypatch.setenv(name, KEY)
-
-
-class Played:
-    """What a drive against a script of replies left behind."""
-
-    def __init__(self, server: FakeServer, endpoint: Endpoint, folder: Path) -> None:
-        self.server, self.endpoint, self.folder = server, endpoint, folder
-
-    @property
-    def report(self) -> dict[str, Any]:
-        return json.loads((self.folder / "report.json").read_text())
-
-    @property
-    def page(self) -> str:
-        return (self.folder / "report.md").read_text()
-
-    @property
-    def transcript(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "transcript.jsonl").read_text().splitlines()]
-
-    def told(self, request: int) -> list[str]:
-        """The tool results of a request's last message or messages, whichever the format."""
-        messages = self.endpoint.requests[request]["messages"]
-        if PATHS["anthropic"] == self.endpoint.paths[request]:
-            return [part["content"] for part in messages[-1]["content"] if part["type"] == "tool_result"]
-        last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
-        return [message["content"] for message in messages[last + 1 :] if message["role"] == "tool"]
-
-
-def play(
-    provider: Provider, replies: list[Reply], folder: Path, server: FakeServer | None = None, **more: Any
-) -> Played:
-    given: dict[str, Any] = {"max_trials": 3, "budget_seconds": None, "memory": "on", "reflection": True, "parallel": 1}
-    plan_values = {name: more.pop(name) for name in list(more) if name in given}
-    server = server or FakeServer()
-    with serving(replies) as endpoint:
-        url = f"{endpoint.url}/v1" if provider == "openai" else endpoint.url
-        model = ModelPlan("m", provider, url, retries=more.pop("retries", 1), **more)
-        plan = plan_for(policy="llm", model=model, **{**given, **plan_values})
-        assert run_drive(plan, server.connect, folder, folder, False) == 0
-    return Played(server, endpoint, folder)
 
 
 def test_the_model_runs_trials_writes_notes_and_finishes(provider: Provider, tmp_path: Path) -> None:
@@ -156,7 +64,9 @@ def test_the_model_is_given_the_prompt_the_brief_and_the_tools(provider: Provide
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (("fly", {}), "Unknown tool 'fly'; there are run_trial, get_trial"),
+        (("fly", {}), "Unknown tool 'fly'. There are run_trial, get_trial"),
+        (("mcp__virtualmle__get_trial", {}), "Unknown tool 'mcp__virtualmle__get_trial'. Did you mean 'get_trial'?"),
+        (("run_trail", {}), "Unknown tool 'run_trail'. Did you mean 'run_trial'?"),
         (("start_study", {"dataset": "demo"}), "Unknown tool 'start_study'"),
         (("run_trial", {"study_id": "s-other"}), "study_id must be 's-1'"),
         (("run_trial", {"study_id": "s-1", "changes": {"dropuot": 0.1}}), "Did you mean 'dropout'?"),
@@ -198,8 +108,9 @@ def test_a_cut_answer_is_not_acted_on(provider: Provider, tmp_path: Path) -> Non
 
 
 def test_a_model_that_stops_early_is_nudged_once_and_then_finished_for(provider: Provider, tmp_path: Path) -> None:
-    played = play(provider, [REPLIES[provider](text="I am done.")], tmp_path)
-    assert len(played.endpoint.requests) == 2
+    played = play(provider, [REPLIES[provider](TRIAL), REPLIES[provider](text="I am done.")], tmp_path)
+    assert played.failure is None
+    assert len(played.endpoint.requests) == 3
     assert "The model stopped before it finished the study." in played.page
     assert played.server.finishes == 1
     assert played.report["test_reveal"] == 2
@@ -234,7 +145,7 @@ def test_more_trials_than_planned_are_refused_by_the_server(provider: Provider, 
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_a_refusal_that_passes_is_retried(status: int, provider: Provider, tmp_path: Path) -> None:
-    failed = (status, ERRORS[provider]("busy"))
+    failed = error_reply(provider, status, "busy")
     played = play(provider, [failed, REPLIES[provider](FINISH)], tmp_path)
     assert len(played.endpoint.requests) == 2
     assert played.server.finishes == 1
@@ -254,10 +165,11 @@ def test_an_endpoint_that_fails_for_good_is_one_line_and_the_test_stays_sealed(
     status: int, words: str, provider: Provider, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = FakeServer()
-    with pytest.raises(DriveFailed, match=words) as failure:
-        play(provider, [(status, ERRORS[provider](f"bad {KEY}"))], tmp_path, server)
-    assert KEY not in str(failure.value)
-    assert "\n" not in str(failure.value)
+    failure = play(provider, [error_reply(provider, status, f"bad {KEY}")], tmp_path, server).failure
+    assert failure is not None
+    assert re.search(words, failure)
+    assert KEY not in failure
+    assert "\n" not in failure
     assert server.finishes == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["trainings"], report["test_reveal"]) == (1, None)
@@ -482,7 +394,7 @@ def test_ten_trials_are_played_through_whatever_a_model_and_its_endpoint_do(prov
         garbled = ("run_trial", '{"study_id": "s-1", "changes": {')
     note: Call = ("write_heuristic", {"study_id": "s-1", "kind": "reflection", "text": "So.", "evidence": ["t-1"]})
     replies: list[Reply] = [
-        (429, ERRORS[provider]("slow down")),
+        error_reply(provider, 429, "slow down"),
         reply(("read_memory", {"study_id": "s-1"}), text="What is known?"),
         reply(trial(rates[0])),
         reply(note, trial(rates[1]), text="Best so far: t-1."),

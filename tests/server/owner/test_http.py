@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from starlette.types import ASGIApp
 
 from server.auth import Token, Tokens
-from server.client.home import PRESENCE_PATH, STATUS_PATH, STOP_PATH
+from server.client.home import EXPORT_PATH, PACK_PATH, PRESENCE_PATH, RECOMMEND_PATH, STATUS_PATH, STOP_PATH
 from server.owner.access_log import JsonLines
 from server.owner.activity import Activity
 from server.owner.metrics import Meter
@@ -91,6 +91,7 @@ async def _lifespan(app: Any) -> AsyncGenerator[None]:
 async def test_only_a_listed_token_is_let_in() -> None:
     async with owner() as served:
         assert [await served.status(headers) for headers in (ANN, BOB, PRIVATE)] == [200, 200, 200]
+        assert await served.status({"authorization": "bearer  ann-token-of-a-test"}) == 200
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic ann-token-of-a-test"}):
             assert await served.status(headers) == 401
         refused = await served.http.post("/mcp", json=LIST)
@@ -272,6 +273,34 @@ async def test_metrics_count_calls_and_want_a_token_where_there_are_tokens() -> 
         assert "virtualmle_memory_bytes 0.0" in text
     async with owner(required=False) as served:
         assert (await served.http.get("/metrics")).status_code == 200
+
+
+async def test_a_message_is_mended_or_refused_by_its_id_before_it_reaches_the_server() -> None:
+    async with owner() as served:
+        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json", **ANN}
+
+        async def answer(body: bytes) -> tuple[int, str]:
+            answered = await served.http.post("/mcp", content=body, headers=headers)
+            return answered.status_code, answered.text
+
+        hello = json.dumps({**INITIALIZE, "id": 2.0}).encode()
+        status, said = await answer(b"\xef\xbb\xbf" + hello)
+        assert status == 200
+        assert '"id":2,' in said
+        status, said = await answer(b'{"id": 7, "method": ' + b"[" * 3000)
+        assert (status, json.loads(said)["id"], json.loads(said)["error"]["code"]) == (400, 7, -32600)
+        status, said = await answer(b"")
+        assert (status, json.loads(said)["error"]["code"]) == (400, -32700)
+
+
+@pytest.mark.parametrize("path", [PACK_PATH, EXPORT_PATH, RECOMMEND_PATH])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 3000 + b"]" * 3000, b"{}", b"null", b"1" * 5000])
+async def test_a_private_request_that_cannot_be_read_is_one_line(path: str, body: bytes) -> None:
+    async with owner() as served:
+        refused = await served.http.post(path, content=body, headers=PRIVATE)
+        assert refused.status_code in (400, 409), refused.text
+        assert refused.json()["error"]
+        assert "\n" not in refused.json()["error"]
 
 
 def test_methods_that_a_client_invents_are_counted_as_one() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.auth import Token, Tokens, read_tokens
+from server.auth import Token, Tokens, bearer, read_tokens
+from server.client.endpoint import RemoteError, read_token
 from server.settings import SettingsError
 
 ALPHA, BETA, GAMMA = "alpha-0123456789", "beta-0123456789a", "gamma-0123456789"
@@ -70,3 +71,35 @@ async def test_each_token_is_a_principal_of_its_own_whatever_its_name() -> None:
     found = [await tokens.verify_token(value) for value in ("private", "a", "b", "c")]
     assert len({(each.client_id, each.subject) for each in found if each is not None}) == 4
     assert await tokens.verify_token("d") is None
+
+
+def test_a_byte_order_mark_before_the_first_token_is_none_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"\ufeff{ALPHA} ann\n", encoding="utf-8")
+    assert read_tokens(file) == (Token(ALPHA, "ann"),)
+    assert read_token(file) == ALPHA
+
+
+def test_a_token_file_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(ALPHA, encoding="utf-16")
+    with pytest.raises(SettingsError, match=r"cannot be read: not UTF-8 text\.$"):
+        read_tokens(file)
+    with pytest.raises(RemoteError, match=r"cannot be read: it is not UTF-8 text; save it as UTF-8\.$"):
+        read_token(file)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("header", [f"Bearer {ALPHA}", f"bearer  {ALPHA}", f"BEARER   {ALPHA} "])
+async def test_spaces_around_a_token_are_none_of_it(header: str) -> None:
+    tokens = Tokens(Token("private", "owner"), (Token(ALPHA, "ann"),))
+    assert bearer({"authorization": header}) == ALPHA
+    found = await tokens.verify_token(header[7:])  # as the SDK cuts it
+    assert found is not None
+    assert found.client_id == "ann"
+
+
+@pytest.mark.anyio
+async def test_an_empty_token_is_none() -> None:
+    tokens = Tokens(Token("private", "owner"), (Token(ALPHA, "ann"),))
+    assert await tokens.verify_token("  ") is None

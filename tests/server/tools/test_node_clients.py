@@ -78,18 +78,24 @@ def test_eight_callers_at_once_see_no_error(served: str, home: Path) -> None:
         assert found["errorMessages"] == []
 
 
-def test_a_typescript_client_leaves_a_policy_playing_and_finds_the_study_finished(home: Path) -> None:
+def typescript(home: Path, study: str) -> dict[str, Any]:
+    """What a client of the TypeScript SDK prints."""
     program, *words = command("serve", "--home", home)
+    done = node(CLONE / "tests" / "support" / "typescript_client.mjs", MODULES, program, study, *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
-    def client(study: str) -> dict[str, Any]:
-        script = CLONE / "tests" / "support" / "typescript_client.mjs"
-        done = node(script, MODULES, program, study, *words)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
 
-    began = client("new")
+@pytest.mark.parametrize("way", ["three", "three-nulls"])
+def test_a_typescript_client_plays_a_study_of_three_trials(home: Path, way: str) -> None:
+    played = typescript(home, way)
+    assert (played["trials"], played["status"], played["reveal"]) == (["ok"] * 3, "finished", 1)
+
+
+def test_a_typescript_client_leaves_a_policy_playing_and_finds_the_study_finished(home: Path) -> None:
+    began = typescript(home, "new")
     assert (began["trial"], began["policy"]) == ("ok", "running")
-    found = client(began["study_id"])
+    found = typescript(home, began["study_id"])
     assert (found["status"], found["policy"]["status"]) == ("finished", "done")
     assert found["configurations"] == 2
 

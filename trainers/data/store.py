@@ -81,11 +81,13 @@ def save(
     *,
     synthetic: bool = False,
     updates: str | None = None,
+    recipe: str | None = None,
+    dry_run: bool = False,
 ) -> Dataset:
     """Stores sequences as the dataset `name` beside the staging folder; if the same content is there, it stays as is.
 
-    The connection of `staging` holds the tables users and items (index, id). Raises DataError if `name` has other
-    content.
+    The connection of `staging` holds the tables users and items (index, id). A `dry_run` stores nothing. Raises
+    DataError if `name` has other content.
     """
     folder = staging.folder
     train, sealed = parts(sequences)
@@ -98,8 +100,11 @@ def save(
         report=report,
         cold=dict(sequences.cold),
         updates=updates,
+        recipe=recipe,
         synthetic=synthetic,
     )
+    if dry_run:
+        return dataset
     text = json.dumps({"version": 1, **dataset.model_dump(mode="json")}, indent=1)
     (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
     staging.connection.close()

@@ -91,7 +91,9 @@ def test_what_matters_is_two_sigmas_and_at_least_two_per_cent_unless_the_study_s
 def test_a_configuration_far_below_the_best_has_the_noise_of_its_level() -> None:
     near, far = rule().compare(one(1, -0.05), one(0, 0.0)), rule().compare(one(1, -0.5), one(0, 0.0))
     width = [math.log1p(found.high) - math.log1p(found.low) for found in (near, far)]
-    assert 1.2 < width[1] / width[0] < math.sqrt((0.05**2 / 0.03**2 + 1) / 2)  # it narrows upwards, where noise is smaller
+    assert (
+        1.2 < width[1] / width[0] < math.sqrt((0.05**2 / 0.03**2 + 1) / 2)
+    )  # it narrows upwards, where noise is smaller
 
 
 def test_a_lead_far_beyond_the_noise_near_the_best_is_no_luck_of_a_wide_level() -> None:

@@ -212,6 +212,6 @@ def test_the_command_splits_and_shows_what_is_cold(tmp_path: Path) -> None:
     assert "Dropped 2 rows after the training period with an item that it does not know." in said
     assert "Dropped 2 rows of the test period by users with nothing before it." in said
     assert "time: validation from 2024-01-11, test from 2024-01-21" in said
-    assert run(tmp_path, "add", "next", str(path), "--updates", "log")[0] == 0
+    assert run(tmp_path, "add", "next", str(path), "--updates", "log", "--max-lost", "1")[0] == 0
     assert "updates" in run(tmp_path, "show", "next")[1]
     assert run(tmp_path, "add", "more", str(path), "--valid-days", "3")[0] == 2

@@ -1,43 +1,53 @@
-"""Prepares plain text for DuckDB: unpacks gzip, makes line ends uniform and measures the longest line."""
+"""Prepares plain text for DuckDB: unpacks it, makes line ends uniform, and says what its bytes hold."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from trainers.data.errors import DataError
+from trainers.data.importing.sources import Part
 
 BLOCK_BYTES = 1 << 24
 
 
-def plain_source(path: Path, gzipped: bool, work: Path) -> tuple[Path, int]:
-    """A file in `work` with the lines of `path`, and the length of the longest line in bytes.
+@dataclass(frozen=True)
+class PlainText:
+    """A plain text file with uniform line ends, the length of its longest line in bytes, and which marks occur."""
 
-    The file is a link, so that quotes and wildcards in a path never reach SQL. It is a copy if the original is gzipped
-    or mixes line ends, which DuckDB takes for damage. Raises DataError for a damaged gzip file.
+    path: Path
+    longest: int
+    quotes: bool
+    escaped_quotes: bool
+    """Whether a backslash stands before a quote."""
+
+
+def plain_text(part: Part, target: Path) -> PlainText:
+    """The content of `part` as the plain file `target`.
+
+    It is a link, so that quotes and wildcards in a path never reach SQL. It is a copy if the original is packed or
+    mixes line ends, which DuckDB takes for damage. Raises DataError for a damaged file.
     """
-    source = work / "source"
-    if not gzipped:
-        longest, mixed = _scan(path)
+    if not part.packing:
+        scanned, mixed = _scan(part.path, target)
         if not mixed:
-            source.symlink_to(path.resolve())
-            return source, longest
-    try:
-        with gzip.open(path) if gzipped else path.open("rb") as packed, source.open("wb") as unpacked:
-            for block in _blocks(packed.read):
-                unpacked.write(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise DataError(f"{str(path)!r} is a damaged gzip file; fetch it again.") from None
-    return source, _scan(source)[0]
+            target.symlink_to(part.path.resolve())
+            return scanned
+    unpacked = 0
+    with part.open() as packed, target.open("wb") as file:
+        for block in _blocks(packed.read):
+            unpacked += len(block)
+            part.check_size(unpacked)
+            file.write(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return _scan(target, target)[0]
 
 
-def _scan(path: Path) -> tuple[int, bool]:
-    """The longest line in bytes, and whether line ends are neither all LF nor all CRLF."""
+def _scan(path: Path, target: Path) -> tuple[PlainText, bool]:
+    """What the bytes of `path` hold, and whether its line ends are neither all LF nor all CRLF."""
     longest, open_line, feeds, returns, pairs = 0, 0, 0, 0, 0
+    quotes = escaped = False
     with path.open("rb") as file:
         for block in _blocks(file.read):
             ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
@@ -49,7 +59,10 @@ def _scan(path: Path) -> tuple[int, bool]:
             feeds += len(ends)
             returns += block.count(b"\r")
             pairs += block.count(b"\r\n")
-    return max(longest, open_line), returns > 0 and not (feeds == returns == pairs)
+            quotes = quotes or b'"' in block
+            escaped = escaped or b'\\"' in block
+    mixed = returns > 0 and not (feeds == returns == pairs)
+    return PlainText(target, max(longest, open_line), quotes, escaped), mixed
 
 
 def _blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:

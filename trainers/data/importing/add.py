@@ -15,14 +15,14 @@ from trainers.data.demo import refuse_demo
 from trainers.data.errors import DataError, check_name, foreign
 from trainers.data.importing import odd
 from trainers.data.importing.clean import SHORTEST, clean
-from trainers.data.importing.columns import odd_ids
-from trainers.data.importing.detect import Layout, detect
+from trainers.data.importing.columns.roles import odd_ids
+from trainers.data.importing.columns.times import FORMATS_READ, TimeFormat, guess
 from trainers.data.importing.events import Read, choose_events, keep_usable
+from trainers.data.importing.files.detect import Layout, detect
+from trainers.data.importing.files.sources import Part, parts_of
 from trainers.data.importing.options import FORMATS, Duplicates, Options, Split
 from trainers.data.importing.readers import Raw, read
-from trainers.data.importing.sources import Part, parts_of
 from trainers.data.importing.sql import count
-from trainers.data.importing.times import FORMATS_READ, TimeFormat, guess
 from trainers.data.split import TimeSplit, parts
 from trainers.data.staging import Staging, staging_folder
 from trainers.data.store import find, save

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 
 from trainers.data.errors import DataError
-from trainers.data.importing.contents import MISSING
+from trainers.data.importing.columns.contents import MISSING
+from trainers.data.importing.columns.times import UNITS, TimeFormat, of_words, settled
 from trainers.data.importing.options import Options
 from trainers.data.importing.sql import count, text
-from trainers.data.importing.times import UNITS, TimeFormat, of_words, settled
 
 _MISSING = "(" + ", ".join(map(text, MISSING)) + ")"
 DAY = 86_400

@@ -11,10 +11,10 @@ import duckdb
 import numpy as np
 
 from trainers.data.dataset import Sequences
-from trainers.data.importing.columns import Columns, Roles
-from trainers.data.importing.contents import are_dates, is_number, looks_like_kind, mostly
+from trainers.data.importing.columns.contents import are_dates, is_number, looks_like_kind, mostly
+from trainers.data.importing.columns.names import RATINGS, bare, plain, sounds_like_time
+from trainers.data.importing.columns.roles import Columns, Roles
 from trainers.data.importing.events import DAY, EARLIEST, Read, latest
-from trainers.data.importing.names import RATINGS, bare, plain, sounds_like_time
 from trainers.data.importing.options import Options
 from trainers.data.importing.sql import count
 from trainers.data.split import Arrays, suggested

@@ -9,12 +9,12 @@ from pathlib import Path
 import duckdb
 
 from trainers.data.errors import DataError
-from trainers.data.importing.columns import Columns, Roles, roles_of
-from trainers.data.importing.detect import Layout
+from trainers.data.importing.columns.roles import Columns, Roles, roles_of
+from trainers.data.importing.files.detect import Layout
+from trainers.data.importing.files.plain_text import PlainText, plain_text
+from trainers.data.importing.files.sources import Part
 from trainers.data.importing.options import Options
-from trainers.data.importing.plain_text import PlainText, plain_text
 from trainers.data.importing.selection import Selection, selection_of
-from trainers.data.importing.sources import Part
 from trainers.data.importing.sql import column, count, text
 
 USUAL_LINE, USUAL_BUFFER, USUAL_OBJECT = 2_000_000, 32_000_000, 16_777_216

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainers.data.errors import DataError
-from trainers.data.importing.columns import Columns
-from trainers.data.importing.contents import is_missing, is_number
-from trainers.data.importing.names import RATINGS, bare, plain, quoted
+from trainers.data.importing.columns.contents import is_missing, is_number
+from trainers.data.importing.columns.names import RATINGS, bare, plain, quoted
+from trainers.data.importing.columns.roles import Columns
 from trainers.data.importing.options import Options
 from trainers.data.importing.sql import column
 from trainers.data.importing.where import check_where

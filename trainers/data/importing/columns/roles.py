@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trainers.data.errors import DataError
-from trainers.data.importing.contents import (
+from trainers.data.importing.columns.contents import (
     are_coordinates,
     are_dates,
     are_lists,
@@ -15,10 +15,10 @@ from trainers.data.importing.contents import (
     mostly,
     share_missing,
 )
-from trainers.data.importing.names import ONE_LETTER, USUAL_NAMES, plain, quoted, sounds_like_time
+from trainers.data.importing.columns.names import ONE_LETTER, USUAL_NAMES, plain, quoted, sounds_like_time
+from trainers.data.importing.columns.time_columns import choose_time, guess_by_content
+from trainers.data.importing.columns.times import guess
 from trainers.data.importing.options import Options
-from trainers.data.importing.time_columns import choose_time, guess_by_content
-from trainers.data.importing.times import guess
 
 MOST_UNNAMED = 4
 """Columns that a table without a header may have and still be guessed."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainers.data.errors import DataError
-from trainers.data.importing.columns import Columns, is_header
-from trainers.data.importing.dialect import WORDS, Dialect, best_dialect, dialect_of, rows_of
+from trainers.data.importing.columns.roles import Columns, is_header
+from trainers.data.importing.files.dialect import WORDS, Dialect, best_dialect, dialect_of, rows_of
+from trainers.data.importing.files.sequence_text import is_table, refuse_odd_lines, refuse_odd_tokens
+from trainers.data.importing.files.sources import Part
 from trainers.data.importing.options import FORMATS, Format, Options
-from trainers.data.importing.sequence_text import is_table, refuse_odd_lines, refuse_odd_tokens
-from trainers.data.importing.sources import Part
 
 SAMPLE_LINES = 500
 _BY_SUFFIX: dict[str, Format] = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trainers.data.errors import DataError
-from trainers.data.importing.contents import NEWEST, OLDEST, is_missing, is_number
+from trainers.data.importing.columns.contents import NEWEST, OLDEST, is_missing, is_number
 from trainers.data.importing.sql import text
 
 FORMATS_READ = (

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainers.data.importing.contents import are_dates, is_constant_per, mostly_match, share_missing
-from trainers.data.importing.names import USUAL_NAMES, plain, sounds_like_attribute, sounds_like_time
-from trainers.data.importing.times import TimeFormat, guess
+from trainers.data.importing.columns.contents import are_dates, is_constant_per, mostly_match, share_missing
+from trainers.data.importing.columns.names import USUAL_NAMES, plain, sounds_like_attribute, sounds_like_time
+from trainers.data.importing.columns.times import TimeFormat, guess
 
 _AMAZON_ITEM = re.compile(r"B[0-9A-Z]{9}|[0-9]{9}[0-9X]")
 Cells = Mapping[str, Sequence[str]]

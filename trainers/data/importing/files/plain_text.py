@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.data.importing.sources import Part
+from trainers.data.importing.files.sources import Part
 
 BLOCK_BYTES = 1 << 24
 

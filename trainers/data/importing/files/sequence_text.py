@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from trainers.data.errors import DataError
-from trainers.data.importing.columns import is_header
-from trainers.data.importing.contents import NUMBER, distinct_share
+from trainers.data.importing.columns.contents import NUMBER, distinct_share
+from trainers.data.importing.columns.roles import is_header
+from trainers.data.importing.columns.times import guess
 from trainers.data.importing.options import Options
-from trainers.data.importing.times import guess
 
 _BRACKET = re.compile(r"[\[\](){}]")
 _DATE = re.compile(

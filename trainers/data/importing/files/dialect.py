@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainers.data.importing.names import USUAL_NAMES, plain
+from trainers.data.importing.columns.names import USUAL_NAMES, plain
 from trainers.data.importing.options import Options
 
 SEPARATORS = (",", "\t", ";", "|", "::", "\x01", "^", "~")

@@ -66,6 +66,8 @@ class Dataset(BaseModel):
     """For a time split, the numbers of `users` and `items` that only appear after the training period."""
     updates: str | None = None
     """The content hash of the dataset that this one is a newer version of."""
+    tested_users: int | None = None
+    """The number of users with a test item; None if every user has one."""
     recipe: str | None = None
     """The options of `virtualmle data add` that make it from its file again; None where none is known."""
     synthetic: bool = False

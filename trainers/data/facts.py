@@ -28,7 +28,8 @@ def facts_of(sequences: Sequences, validated: int | None = None) -> DatasetFacts
     training = np.arange(events) < offsets[owner + 1] - held_out
     pair = training[1:] & (owner[1:] == owner[:-1])
     p50, p90, p95 = (float(value) for value in np.percentile(lengths, (50, 90, 95)))
-    distinct = len(np.unique(owner[training] * sequences.num_items + items[training]))
+    pairs = np.unique(owner[training] * sequences.num_items + items[training])
+    repeats = np.bincount(owner[training], minlength=users) > np.bincount(pairs // sequences.num_items, minlength=users)
     ties = None if sequences.times is None else sequences.times[1:] == sequences.times[:-1]
     return DatasetFacts(
         users=users,
@@ -40,10 +41,11 @@ def facts_of(sequences: Sequences, validated: int | None = None) -> DatasetFacts
         p95_length=p95,
         density=events / (users * sequences.num_items),
         item_gini=_gini(np.bincount(items[training], minlength=sequences.num_items)),
-        repeat_rate=1 - distinct / int(training.sum()),
+        repeat_rate=1 - len(pairs) / int(training.sum()),
         timestamp_tie_rate=None if ties is None else _share(ties, pair),
         ascending_id_rate=_share(items[1:] > items[:-1], pair),
         validated_users=validated,
+        repeating_users=float(repeats.mean()),
     )
 
 

@@ -98,7 +98,8 @@ def save(
         split=split,
         facts=facts_of(sequences, len(train["validation"]) if "validated" in train else None),
         report=report,
-        cold=dict(sequences.cold),
+        cold=_cold(sequences, train, sealed),
+        tested_users=len(sealed["test"]) if "users" in sealed else None,
         updates=updates,
         recipe=recipe,
         synthetic=synthetic,
@@ -248,6 +249,14 @@ def _damaged(folder: Path, reason: str) -> DataError:
 def _all_events(sequences: Sequences) -> Arrays:
     """All events of a time split, since those after the test items are in neither part; else nothing."""
     return {} if sequences.cuts is None else {"items": sequences.items, "offsets": sequences.offsets}
+
+
+def _cold(sequences: Sequences, train: Arrays, sealed: Arrays) -> dict[str, int]:
+    """Numbers of users and items that only appear after the training period, and of users tested without training."""
+    if "users" not in sealed:
+        return dict(sequences.cold)
+    untrained = np.count_nonzero(sealed["users"].astype(np.int64) >= len(train["offsets"]) - 1)
+    return {**sequences.cold, "tested": int(untrained)}
 
 
 def _write(

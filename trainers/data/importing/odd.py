@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from math import sqrt
 
 import duckdb
 import numpy as np
 
 from trainers.data.dataset import Sequences
+from trainers.data.few_users import FEW_USERS, noise_of
 from trainers.data.importing.columns.contents import are_dates, is_number, looks_like_kind, mostly
 from trainers.data.importing.columns.names import RATINGS, bare, plain, sounds_like_time
 from trainers.data.importing.columns.roles import Columns, Roles
@@ -21,8 +21,6 @@ from trainers.data.split import Arrays, suggested
 
 LARGE_SHARE, LARGE_RATIO = 0.05, 20
 """A user with more than this share of all events, and this many times the mean, may be a bot."""
-FEW_USERS = 500
-"""Users below which a metric says little."""
 
 
 def odd_columns(columns: Columns, roles: Roles, options: Options) -> list[str]:
@@ -167,12 +165,6 @@ def odd_split(train: Arrays, sealed: Arrays, sequences: Sequences) -> list[str]:
         if better is not None:
             warnings.append(better)
     return warnings
-
-
-def noise_of(users: int) -> str:
-    """How far chance moves a metric near 0.05 that is averaged over so many users, in words."""
-    half = 1.96 * 0.2 / sqrt(users)
-    return f"chance alone moves an ndcg@10 near .05 by about ±{half:.3f} (95 %)"
 
 
 def date(time: float) -> str:

@@ -72,6 +72,7 @@ def test_a_dataset_says_what_it_is_and_what_was_read(tmp_path: Path) -> None:
             repeat_rate=0.0,
             timestamp_tie_rate=0.0,
             ascending_id_rate=1.0,
+            repeating_users=0.0,
         ),
         report=ImportReport(
             source="log.csv",

@@ -62,7 +62,7 @@ def test_each_user_is_asked_for_the_first_item_after_a_cut(tmp_path: Path) -> No
 def test_what_is_cold_is_counted_and_dropped(tmp_path: Path) -> None:
     dataset = added(tmp_path, BY_HAND)
     assert dataset.split == "time: validation from 2024-01-11, test from 2024-01-21"
-    assert dataset.cold == {"users": 2, "items": 1}  # cid and dan, new
+    assert dataset.cold == {"users": 2, "items": 1, "tested": 1}  # cid and dan, new
     assert dataset.report.dropped == {"cold_item": 2, "cold_user": 2}
     facts = dataset.facts
     assert (facts.users, facts.items, facts.interactions, facts.validated_users) == (3, 4, 5, 2)

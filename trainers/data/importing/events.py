@@ -60,10 +60,9 @@ def keep_usable(connection: duckdb.DuckDBPyConnection, found: TimeFormat | None,
         f"WHEN {timed} AND NOT coalesce(isfinite(time), false) THEN 'broken_timestamp' END"
     )
     connection.execute(
-        f"CREATE TABLE marked AS SELECT user_id, item_id, rowid AS row, {seconds} AS time, {reason} AS reason"
+        f"CREATE TEMP VIEW marked AS SELECT user_id, item_id, rowid AS row, {seconds} AS time, {reason} AS reason"
         f"{', stamp' if timed else ''} FROM raw"
     )
-    connection.execute("DROP TABLE raw")
     counted = dict(
         connection.execute("SELECT reason, count(*) FROM marked WHERE reason IS NOT NULL GROUP BY reason").fetchall()
     )
@@ -79,7 +78,7 @@ def keep_usable(connection: duckdb.DuckDBPyConnection, found: TimeFormat | None,
         'CREATE TABLE events AS SELECT u.code AS "user", i.code AS item, m.time, m.row FROM marked m '
         "JOIN user_codes u ON u.id = m.user_id JOIN item_codes i ON i.id = m.item_id WHERE m.reason IS NULL"
     )
-    connection.execute("DROP TABLE marked; DROP TABLE user_codes; DROP TABLE item_codes")
+    connection.execute("DROP VIEW marked; DROP TABLE raw; DROP TABLE user_codes; DROP TABLE item_codes")
     return Read(dropped, tuple(notes), found, bad)
 
 
@@ -130,7 +129,7 @@ def _encode(connection: duckdb.DuckDBPyConnection, side: str) -> list[str]:
     """
     connection.execute(
         f"CREATE TABLE {side}_codes AS SELECT row_number() OVER () AS code, id "
-        f"FROM (SELECT DISTINCT {side}_id AS id FROM marked WHERE reason IS NULL)"
+        f"FROM (SELECT DISTINCT {side}_id AS id FROM raw WHERE NOT coalesce(lower({side}_id) IN {_MISSING}, true))"
     )
     spelled = connection.execute(
         f"SELECT coalesce(bool_and(regexp_full_match(id, '{_WHOLE_WITH_ZEROS}')), false), "

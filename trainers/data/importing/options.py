@@ -87,5 +87,5 @@ class Options(BaseModel):
 
 def _text(value: object) -> str:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return (value if value.tzinfo is None else value.astimezone(UTC)).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{value:.15g}" if isinstance(value, float) else str(value)

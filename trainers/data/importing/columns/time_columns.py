@@ -50,7 +50,7 @@ def choose_time(
         passed.append(f"Column {best.name!r} has days only, so the finer {finer[0].name!r} is the timestamp.")
         best = finer[0]
     chosen = None if best is None else best.name
-    rest = [candidate.name for candidate in candidates if candidate.name != chosen and chosen != usual]
+    rest = [candidate.name for candidate in candidates if candidate.name not in (chosen, usual)]
     rest = [name for name in rest if not any(repr(name) in note for note in passed)]
     if chosen is None:
         rest += attributes

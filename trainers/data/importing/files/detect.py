@@ -167,7 +167,8 @@ def _is_mapping(path: Path, lines: Sequence[str], records: Sequence[dict[Any, An
     start = re.match(r'\s*\{\s*"([^"\\]|\\.)*"\s*:\s*(\[|\{)', "\n".join(lines[:50]))
     if start is None or (len(records) > 1 and len({tuple(record) for record in records}) * 2 <= len(records)):
         return False
-    if records and not all(isinstance(value, list) for record in records for value in record.values()):
+    values = [value for record in records for value in record.values()]
+    if not all(isinstance(value, dict if start[2] == "{" else list) for value in values):
         return False
     if start[2] == "{":
         raise DataError(f"{str(path)!r} is one JSON object of objects; write one event a line, as JSON lines.")

@@ -71,6 +71,8 @@ class Dataset(BaseModel):
     recipe: str | None = None
     """The options of `virtualmle data add` that make it from its file again; None where none is known."""
     synthetic: bool = False
+    checksums: dict[str, str] = {}
+    """SHA-256 of each of its files."""
     path: Path = Field(default=Path(), exclude=True)
 
 
@@ -98,6 +100,8 @@ class TrainingData:
     num_items: int
     facts: DatasetFacts
     validated: npt.NDArray[np.int64] | None = None
+    times: npt.NDArray[np.float64] | None = None
+    """When the training items were taken (N,), in seconds since 1970; None without timestamps."""
 
     def held_out(self) -> HeldOut:
         """The validation items, each with the training items of its user."""

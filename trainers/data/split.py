@@ -90,7 +90,10 @@ def _leave_one_out(sequences: Sequences) -> tuple[Arrays, Arrays]:
     training = np.ones(len(items), dtype=np.bool_)
     training[ends - 1] = training[ends - 2] = False
     offsets = sequences.offsets - 2 * np.arange(len(sequences.offsets))
-    return {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}, {"test": test}
+    train: Arrays = {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}
+    if sequences.times is not None:
+        train["times"] = sequences.times[training]
+    return train, {"test": test}
 
 
 def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
@@ -109,6 +112,8 @@ def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
         "validation": sequences.items[places[in_training]],
         "validated": users[in_training],
     }
+    assert training.times is not None
+    train["times"] = training.times
     users, places = _first_after(sequences, cuts.test, inf)
     lengths = places - sequences.offsets[users]
     users, places, lengths = users[lengths > 0], places[lengths > 0], lengths[lengths > 0]

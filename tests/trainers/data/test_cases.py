@@ -170,12 +170,12 @@ def test_duplicates_are_dropped_as_asked(how: Any, events: int, tmp_path: Path) 
 
 
 def test_the_recipe_makes_the_same_dataset_again(tmp_path: Path) -> None:
-    options = {"where": "kind <> 'gift'", "min_rating": 0.5, "max_events_per_user": 9, "drop_duplicates": "none"}
+    options = {"where": "kind <> 'gift'", "min_rating": 0.5, "max_events_per_user": 20, "drop_duplicates": "none"}
     cuts = TimeSplit(valid_from=datetime(2014, 4, 7, 10, 47, 54), test_days=4 / 86_400)
     dataset = imported(tmp_path, SHOP, **options, k_core=2, split=cuts, ties_seed=4)
     assert dataset.recipe == (
         "--user user --item item --timestamp ts --where 'kind <> '\"'\"'gift'\"'\"'' --min-rating 0.5 "
-        "--drop-duplicates none --max-events-per-user 9 --k-core 2 --split time --valid-from 2014-04-07T10:47:54 "
+        "--drop-duplicates none --max-events-per-user 20 --k-core 2 --split time --valid-from 2014-04-07T10:47:54 "
         "--test-days 4.62962962962963e-05 --ties random --seed 4"
     )
 

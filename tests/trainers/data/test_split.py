@@ -151,7 +151,7 @@ def test_a_refit_has_every_event_that_was_kept_and_the_hash_tells_them_apart(tmp
     later = added(tmp_path / "b", [*BY_HAND, ("ann", "b", 26)])
     assert load_test(later.path).targets.tolist() == load_test(dataset.path).targets.tolist()
     assert later.content_hash != dataset.content_hash
-    (dataset.path / "whole.safetensors").unlink()
+    (dataset.path / "sealed" / "whole.safetensors").unlink()
     with pytest.raises(DataError, match="kept no events after the test items"):
         load_whole(dataset.path)
 

@@ -102,7 +102,9 @@ RIGHT: dict[str, tuple[str, dict[str, Any], str]] = {
         lines("{u},{i},{t:%Y%m%d%H}", header="user,item,date"), {"drop_duplicates": "none"}, "%Y%m%d%H"
     ),
     "unix date.csv": (
-        lines("{u},{i},{t:%a %b %d %H:%M:%S} +0000 {t:%Y}", header="user,item,date_added"), {}, "%a %b %d %H:%M:%S %z %Y"
+        lines("{u},{i},{t:%a %b %d %H:%M:%S} +0000 {t:%Y}", header="user,item,date_added"),
+        {},
+        "%a %b %d %H:%M:%S %z %Y",
     ),
     "months in letters.csv": (lines("{u},{i},{t:%d-%b-%Y %H:%M}", header="user,item,date"), {}, "%d-%b-%Y %H:%M"),
     "no zone, a space and a fraction.csv": (
@@ -135,7 +137,8 @@ RIGHT: dict[str, tuple[str, dict[str, Any], str]] = {
         "s since 1970",
     ),
     "a header that is none.csv": (
-        "user_id,item_id,timestamp\n" + lines("{u},{i},{s}"), {"no_header": True, "user": "1", "item": "2", "timestamp": "3"},
+        "user_id,item_id,timestamp\n" + lines("{u},{i},{s}"),
+        {"no_header": True, "user": "1", "item": "2", "timestamp": "3"},
         "s since 1970",
     ),
 }  # fmt: skip
@@ -193,7 +196,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         lines("{u},{i},{t:%d/%m/%Y}", header="user,item,date"), {}, "--timestamp-format '%d/%m/%Y' or '%m/%d/%Y'"
     ),
     "both orders.csv": ("user,item,date\n1,2,25/12/2010\n1,3,12/25/2010\n", {}, "Some dates have the day first"),
-    "no times.csv": (lines("{u},{i},noon", header="user,item,time"), {}, "'noon' is no time. Read are numbers since 1970"),
+    "no times.csv": (lines("{u},{i},noon", header="user,item,time"), {}, "'noon' is no time. Read are numbers since"),
     "a time first.csv": (lines("{s},{u},{i}"), {}, "which is which would be a guess"),
     "objects.json": ('{"1": {"5": 3, "6": 4}}', {}, "is one JSON object of objects"),
     "pairs.json": ('{"1": [[5, 1396867669], [6, 1396867670]]}', {}, "has lists of lists or objects"),
@@ -256,7 +259,8 @@ def test_parquet_and_its_parts_give_what_csv_gives(tmp_path: Path) -> None:
         )
         for number in range(2):
             connection.execute(
-                f"COPY (SELECT * FROM log LIMIT 160 OFFSET {160 * number}) TO '{folder}/{number}.parquet' (FORMAT parquet)"
+                f"COPY (SELECT * FROM log LIMIT 160 OFFSET {160 * number}) "
+                f"TO '{folder}/{number}.parquet' (FORMAT parquet)"
             )
     dataset = add(tmp_path / "datasets", "log", folder)
     assert (dataset.content_hash, dataset.report.columns["timestamp"]) == (expected(tmp_path), "clicked_on")

@@ -88,14 +88,13 @@ def odd_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Users with far more events than others, and items that hardly repeat, from the table events."""
     warnings: list[str] = []
     rows = count(connection, "events")
-    usual = connection.execute('SELECT median(n) FROM (SELECT count(*) AS n FROM events GROUP BY "user")').fetchone()
-    users, items = connection.execute('SELECT count(DISTINCT "user"), count(DISTINCT item) FROM events').fetchone() or (
-        0,
-        0,
-    )
+    items, median = connection.execute(
+        "SELECT (SELECT count(DISTINCT item) FROM events), "
+        '(SELECT coalesce(median(n), 0) FROM (SELECT count(*) AS n FROM events GROUP BY "user"))'
+    ).fetchone() or (0, 0)
     heavy = connection.execute(
         'SELECT any_value(u.id), count(*) AS n FROM events e JOIN users_all u ON u.code = e."user" GROUP BY e."user" '
-        f"HAVING n > {LARGE_SHARE * rows!r} AND n > {LARGE_RATIO * (usual[0] or 0 if usual else 0)!r} ORDER BY n DESC, 1 LIMIT 20"
+        f"HAVING n > {LARGE_SHARE * rows!r} AND n > {LARGE_RATIO * float(median)!r} ORDER BY n DESC, 1 LIMIT 20"
     ).fetchall()
     if heavy:
         name, events = heavy[0]

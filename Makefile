@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
-TRIALS ?= 8
+TRIALS ?= 3
 MUTANTS ?= --count 150
 
 .PHONY: demo test check format mutants node bundle clean help
@@ -12,9 +12,9 @@ MUTANTS ?= --count 150
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(BIN)/.installed ## install, then tune the built-in demo dataset with the playbook engineer
-	@echo "==> tuning the synthetic dataset 'demo': $(TRIALS) trials" >&2
-	$(BIN)/virtualmle drive --dataset demo --policy playbook --trials $(TRIALS)
+demo: $(BIN)/.installed ## install, then tune the built-in demo dataset with the playbook engineer, in at most 8 trainings
+	@echo "==> tuning the synthetic dataset 'demo': $(TRIALS) configurations" >&2
+	$(BIN)/virtualmle drive --dataset demo --policy playbook --trials $(TRIALS) --confirm-seeds 1
 
 test: $(BIN)/.installed-dev ## install with test extras, then run the tests; those of an engine or a cluster one at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (docker or ray)"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from server.policies import POLICIES, load
+from server.policies import POLICIES, load_plain
 from server.policies.base import Observation, Policy, PolicyContext, Proposal, first_trial, tried
 from server.policies.racing import Racing
 from server.policies.sampling import changes_between, every
@@ -62,7 +62,7 @@ def policy(name: str) -> Policy:
         from benchmarks.replay.language_model import Model
 
         return Model(plain.removeprefix(MODEL))
-    inner = OTHERS[plain]() if plain in OTHERS else load(plain)
+    inner = OTHERS[plain]() if plain in OTHERS else load_plain(plain)
     return Racing(inner) if name.endswith(RACING) else inner
 
 

@@ -64,7 +64,7 @@ def _cell(name: str, number: int, space: Space, configs: dict[str, Config], rand
     trainings: dict[str, tuple[Training, ...]] = {}
     for key, config in configs.items():
         mean = _mean(space, config, best) * (1 + random.gauss(0, DEVIATION))
-        means[key], trainings[key] = mean, _two_trainings(mean)
+        means[key], trainings[key] = mean, two_trainings(mean)
     scale = Scale(means[space.hash(space.default())] or 0.0, max(mean or 0.0 for mean in means.values()))
     title = f"{name} {number}"
     return Cell(title, title, dataset_facts, Table(title, space, configs, trainings), space, means, scale)
@@ -78,7 +78,7 @@ def _mean(space: Space, config: Config, best: dict[str, float]) -> float:
     return 0.08 * math.exp(-lost)
 
 
-def _two_trainings(mean: float) -> tuple[Training, Training]:
+def two_trainings(mean: float) -> tuple[Training, Training]:
     """Two trainings with unused seeds. The table takes its noise from them and draws all other seeds with it."""
     apart = NOISE / math.sqrt(2)
     low, high = ({METRIC: mean * (1 + sign * apart)} for sign in (-1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from benchmarks.harness.invented import BEGAN, METRIC, study
@@ -26,10 +26,12 @@ MakePolicy = Callable[[], Policy]
 
 @dataclass(frozen=True)
 class Step:
-    """One training: the hashes of the trained configuration and of the one that leads afterwards."""
+    """One training: the hashes of the trained configuration, and of the one that leads afterwards."""
 
     trained: str
     leading: str
+    rival: str | None = None
+    """The hash of the configuration that it was compared with."""
 
 
 @dataclass
@@ -45,19 +47,23 @@ class Replayed:
 
 def play(
     table: Table, space: Space, facts: DatasetFacts, make: MakePolicy, seed: int, trainings: int,
-    advise: Callable[[PolicyContext], PolicyContext] = lambda context: context,
+    advise: Callable[[PolicyContext], PolicyContext] = lambda context: context, configurations: int | None = None,
 ) -> Replayed:  # fmt: skip
     """Replays one study with up to `trainings` trainings, whose trial 0 is the default of `space`.
 
-    `advise` adds the advice of memory to the policy's context.
+    `advise` adds the advice of memory to the policy's context. After `configurations` of them only fresh seeds are
+    trained, as in a study that ends there.
     """
     replay = Replayed(study(space, table.dataset, facts, filter_seen="reference", seed=seed), table, [], [], [])
     policy, idle = make(), 0
     known_facts = {"users": float(facts.users), "mean_length": facts.mean_length}
     context = advise(PolicyContext(METRIC, space.backbone, known_facts))
     while len(replay.steps) < trainings and idle < PATIENCE:
+        if configurations is not None:
+            tried = {trial.config_hash for trial in replay.trials}
+            context = replace(context, trials_left=configurations - len(tried))
         proposal = policy.propose(space, replay.history, context, Random(f"{seed}:{len(replay.history)}:{idle}"))
-        if proposal is None:
+        if proposal is None or (context.trials_left == 0 and proposal.replicate_of is None):
             break
         idle = 0 if _train(replay, proposal) else idle + 1
     return replay
@@ -89,5 +95,6 @@ def _train(replay: Replayed, proposal: Proposal) -> bool:
     replay.history.append(observation(trial, trial.config, score, (), diagnosis=findings))
     best = verdicts.ranking_of(replay.study, replay.trials).leader
     leading = best.config_hash if best else trial.config_hash
-    replay.steps.append(Step(trial.config_hash, leading))
+    rival = judgement.against.config_hash if judgement.against else None
+    replay.steps.append(Step(trial.config_hash, leading, rival))
     return True

@@ -22,8 +22,12 @@ SURE, LIKELY = 0.965, 0.8
 With SURE, at most one study in ten of thirty worthless configurations has a false `better`: docs/results/noise.md."""
 LEAST_MIN_GAIN, MIN_GAIN_SIGMAS = 0.02, 2.0
 """The smallest gain that matters, where a study names none: the larger of 2 % and two sigmas."""
+LEADS = 0.6
+"""The chance of being better from which a configuration takes the lead: the prior has taken off its usual luck."""
 OPEN = 0.3
-"""With a smaller chance of being better a configuration can hardly change the choice: nothing more is asked of it."""
+"""With a smaller chance of being better nothing more is asked of a configuration: it can hardly change the choice."""
+WORTH = 0.05
+"""The same for trainings that are left over at the end, which are to be spent on what may be better still."""
 MOST = 12
 """No more trainings than this are asked for to settle one comparison."""
 
@@ -153,13 +157,13 @@ class Rule:
         )  # fmt: skip
 
     def leader(self, found: Sequence[Contender]) -> Contender | None:
-        """The configuration to build on and to choose: each in turn takes the lead if it is likely better.
+        """The configuration to build on and to choose: each in turn takes the lead if it is probably better.
 
         `found`: the default first, or what takes its place, the others as they were tried.
         """
         leader: Contender | None = None
         for one in found:
-            if leader is None or (one.mean > leader.mean and self.compare(one, leader).chance >= LIKELY):
+            if leader is None or (one.mean > leader.mean and self.compare(one, leader).chance >= LEADS):
                 leader = one
         return leader
 
@@ -179,6 +183,24 @@ class Rule:
             if self._verdict(self._posterior(sides, *counts)) in DECIDED:
                 return Settling(counts[0] - first.count, counts[1] - second.count)
         return None
+
+    def next_training(self, found: Sequence[Contender]) -> Contender | None:
+        """The one whose training would tell most of the choice: the leader, or the rival that may best be better still.
+
+        None where every rival is decided or has hardly a chance. `found`: as for `leader`.
+        """
+        leader = self.leader(found)
+        if leader is None:
+            return None
+        compared = [(self.compare(one, leader), one) for one in found if one is not leader]
+        still = [(one.chance, rival) for one, rival in compared if one.verdict not in DECIDED and one.chance >= WORTH]
+        if not still:
+            return None
+        _, rival = max(still, key=lambda one: (one[0], -one[1].number))
+        later, earlier = (leader, rival) if leader.number > rival.number else (rival, leader)
+        sides = self._sides(later, earlier)
+        side = _next_side(sides.candidate, sides.rival, [sides.candidate.count, sides.rival.count])
+        return (later, earlier)[side]
 
     def _sides(self, candidate: Contender, rival: Contender) -> _Sides:
         later = candidate.number >= rival.number

@@ -19,9 +19,22 @@ POLICIES: dict[str, str] = {
     "gp": "server.policies.gp:GP",
 }
 """Import path of each policy, which `load` imports when it is needed."""
+SAMPLERS = ("random", "tpe")
+"""Policies that know nothing of fresh seeds."""
 
 
 def load(name: str) -> Policy:
-    """The policy called `name`; raises MissingExtra, with a one-line message, if its library is not installed."""
+    """The policy called `name`, which confirms its leaders by fresh seeds.
+
+    Raises MissingExtra, with a one-line message, where its library is not installed.
+    """
+    from server.policies.racing import Racing
+
+    policy = load_plain(name)
+    return Racing(policy) if name in SAMPLERS else policy
+
+
+def load_plain(name: str) -> Policy:
+    """The policy called `name`; a sampler trains each configuration once. Raises MissingExtra like `load`."""
     module, policy = POLICIES[name].split(":")
     return getattr(import_module(module), policy)()

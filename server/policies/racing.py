@@ -69,23 +69,16 @@ class Race:
     @cached_property
     def leader(self) -> Configuration | None:
         """The incumbent, as verdicts have it."""
-        leader = self.rule.leader(list(self._contenders.values()))
-        return None if leader is None else next(one for one in self.scored if one.number == leader.number)
+        return self._configuration(self.rule.leader(list(self._contenders.values())))
 
     def open_rival(self) -> Configuration | None:
         """The configuration, leader or rival, of which the next training would help most to settle the choice."""
-        leader = self.leader
-        if leader is None:
+        return self._configuration(self.rule.next_training(list(self._contenders.values())))
+
+    def _configuration(self, contender: Contender | None) -> Configuration | None:
+        if contender is None:
             return None
-        mine = self._contenders[leader.number]
-        rivals = {one.number: one for one in self.scored if one is not leader}
-        found = {number: self.rule.compare(self._contenders[number], mine) for number in rivals}
-        for number in sorted(rivals, key=lambda number: -found[number].chance):
-            later, earlier = (leader, rivals[number]) if leader.number > number else (rivals[number], leader)
-            settling = self.rule.settling(self._contenders[later.number], self._contenders[earlier.number])
-            if settling is not None:
-                return later if settling.candidate >= settling.rival else earlier
-        return None
+        return next(one for one in self.scored if one.number == contender.number)
 
 
 def trusted_leader(history: Sequence[Observation], context: PolicyContext) -> Configuration:

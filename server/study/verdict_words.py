@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memory.statistics.decide import DECIDED, LIKELY, OPEN, Comparison
+from memory.statistics.decide import DECIDED, LEADS, OPEN, Comparison
 from server.study.verdicts import Judgement, Ranking, Retest
 from trainers.data import FEW_USERS, noise_of
 
@@ -77,5 +77,5 @@ def leader_words(ranking: Ranking) -> str | None:
     trainings = "one training" if len(top.scores) == 1 else f"{len(top.scores)} trainings"
     return (
         f"Number {top.number} has a mean that is {comparison.observed:+.1%} higher over {trainings}, mostly by luck: "
-        f"its chance of being better is {chance_words(comparison.chance)}, and it takes {LIKELY:.0%} to lead."
+        f"its chance of being better is {chance_words(comparison.chance)}, and it takes {LEADS:.0%} to lead."
     )

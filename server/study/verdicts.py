@@ -86,7 +86,7 @@ class Ranking:
 
     @cached_property
     def leader(self) -> Standing | None:
-        """What is chosen and built on: from the default on, each configuration that is likely better.
+        """What is chosen and built on: from the default on, each configuration that is probably better.
 
         Where the default has no score or violates a guardrail, the first configuration that may be chosen takes its
         place.

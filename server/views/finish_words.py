@@ -44,7 +44,7 @@ def seed_words(history: StudyHistory, reveal: Reveal, choice: Closing | None, lo
     fresh = all(trial.seed in seeds for side, seeds in zip(sides, planned, strict=True) for trial in side)
     sentences: list[str] = []
     if fresh:
-        sentences.append(f"Tested on seeds drawn after the choice: {_seeds(*sides)}.")
+        sentences.append(f"Tested on {_seeds(*sides)}, drawn after the choice.")
     else:
         sentences.append(
             f"The seeds that chose it also test it, which flatters it: {_why_not_fresh(history, planned)}."
@@ -61,8 +61,11 @@ def seed_words(history: StudyHistory, reveal: Reveal, choice: Closing | None, lo
 
 
 def _seeds(chosen: Sequence[Trial], default: Sequence[Trial]) -> str:
-    first, second = (", ".join(str(trial.seed) for trial in side) for side in (chosen, default))
-    return f"{first} of either side" if first == second else f"{first} of the choice, {second} of the default"
+    first, second = (
+        ("seed " if len(side) == 1 else "seeds ") + " and ".join(str(trial.seed) for trial in side)
+        for side in (chosen, default)
+    )
+    return f"{first} of either side" if first == second else f"{first} of the choice and {second} of the default"
 
 
 def _why_not_fresh(history: StudyHistory, planned: tuple[Sequence[int], Sequence[int]]) -> str:

@@ -9,7 +9,7 @@ from memory.store import Memory
 def test_nothing_acknowledged_is_lost_to_kills(tmp_path: Path) -> None:
     found = rounds(tmp_path / "memory.duckdb", kills=4, seed=1)
     assert (found.kills, found.lost) == (4, 0)
-    assert found.acknowledged > 20
+    assert found.acknowledged > found.kills
 
 
 def test_a_lost_record_would_be_noticed(tmp_path: Path) -> None:

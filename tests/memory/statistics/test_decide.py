@@ -158,8 +158,8 @@ def test_a_lead_on_one_seed_inside_the_noise_is_no_lead() -> None:
     default = one(0, 0.0, 0.001, -0.001)
     assert leads(default, one(1, 0.02)) == 0
     assert leads(default, one(1, 0.15)) == 1
-    assert leads(default, one(1, 0.035), known=FLAT) == 1  # by Student's t alone its chance is 0.84
-    assert leads(default, one(1, 0.025), known=FLAT) == 0  # and here 0.76
+    assert leads(default, one(1, 0.012), known=FLAT) == 1  # by Student's t alone its chance is 0.63
+    assert leads(default, one(1, 0.006), known=FLAT) == 0  # and here 0.57
 
 
 def test_the_lead_passes_on_in_the_order_of_trial() -> None:
@@ -199,3 +199,28 @@ def test_pairs_are_settled_by_pairs() -> None:
     assert needed > 1
     assert found is not None
     assert (found.candidate, found.rival) == (needed - 1, needed - 1)
+
+
+def following(*found: Contender) -> int | None:
+    one_more = rule(min_gain=0.02).next_training(found)
+    return None if one_more is None else one_more.number
+
+
+def test_the_next_training_is_of_the_side_that_is_known_least() -> None:
+    assert following(one(0, 0.0, 0.0, 0.0), one(1, -0.01)) == 1
+    assert following(one(0, 0.0), one(1, -0.01, -0.01, -0.01)) == 0
+
+
+def test_the_next_training_is_for_the_rival_that_may_best_be_better_still() -> None:
+    default = one(0, *[0.0] * 9)
+    assert following(default, one(1, -0.03), one(2, -0.01), one(3, -0.03)) == 2
+
+
+def test_nothing_is_trained_for_what_is_decided_or_hopeless() -> None:
+    default = one(0, *[0.0] * 30)
+    assert following() is None
+    assert following(default) is None
+    assert following(default, one(1, -0.2), one(2, *[0.0] * 30)) is None  # one is worse, the other equivalent
+    default = one(0, *[0.0] * 9)
+    assert following(default, one(1, -0.06)) is None  # a chance of 0.041
+    assert following(default, one(1, -0.055)) == 1  # and of 0.054

@@ -77,7 +77,7 @@ def test_a_reflection_says_what_was_expected_what_came_and_what_is_next(tmp_path
     notes = [note.text for note in server.notes if note.evidence == ["t-3"]]
     assert notes == [
         "learning_rate 0.003 (number 1, seed 0). Expected: +3% with probability 0.5. Came: ndcg@10 0.0800, +59.8% "
-        "against the incumbent (+44.2% to +76.4% is expected): better. Next: number 1 has one seed so far: a fresh one "
+        "against the incumbent (+39.3% to +83.8% is expected): better. Next: number 1 has one seed so far: a fresh one "
         "tells luck from effect."
     ]
 
@@ -107,7 +107,9 @@ def test_the_default_is_repeated_only_where_it_costs_under_a_tenth_of_the_budget
 
 
 def test_fewer_than_four_trials_leave_the_default_at_one_seed(tmp_path: Path) -> None:
-    assert driven(FakeServer(), tmp_path, policy="random", max_trials=3)["trainings"] == 3
+    server = FakeServer()
+    assert len({trial["number"] for trial in driven(server, tmp_path, policy="random", max_trials=3)["trials"]}) == 3
+    assert [call for call in asked(server) if call["replicate_of"] == "t-0"] == []
 
 
 def test_a_spent_budget_ends_in_the_sealed_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 
 from benchmarks.recorded import METRIC, Cell, cells
+from benchmarks.replay.cells import FIXED
 from memory.records import Study, Trial
 from memory.statistics.decide import Comparison
+from server.replay.recorded import read
 from server.study import verdicts
+from server.study.diagnosis import diagnose
 from server.study.verdict_words import leader_words
 from tests.support.examples import BEGAN, FACTS, study
+from trainers.contract.fields import space_of
+from trainers.contract.space import Config
+from trainers.contract.specs import SPECS
+from trainers.contract.wire import Epoch
 
 DATA = os.environ.get("VIRTUALMLE_TEST_DATA")
 pytestmark = [
@@ -106,3 +114,69 @@ def test_nothing_is_asked_of_what_was_beaten_long_ago_and_a_higher_mean_that_doe
             assert (leader_words(ranking) is None) == (highest.number == leader.number)
             if judged.comparison and judged.comparison.verdict == "worse":
                 assert judged.retest == ()
+
+
+@pytest.fixture(scope="module")
+def curves() -> list[tuple[Trial, tuple[Epoch, ...]]]:
+    """Every recorded training of two datasets that scored, with its curve."""
+    found: list[tuple[Trial, tuple[Epoch, ...]]] = []
+    for dataset in ("beauty", "lastfm"):
+        for backbone in ("sasrec", "hstu"):
+            path = Path(str(DATA)) / "replay" / "trainings.parquet"
+            table = read(path, space_of(SPECS[backbone]), dataset, FIXED)
+            for key, group in table.trainings.items():
+                for training in group:
+                    if training.status == "ok" and training.epochs:
+                        trial = trained_as(table.configs[key], training.seed, training.validation[METRIC])
+                        found.append((trial, training.epochs))
+    return found
+
+
+def trained_as(config: Config, seed: int, score: float) -> Trial:
+    return Trial(
+        trial_id="t-1", study_id="s-1", parent=None, changes={}, config=config, config_hash="c", seed=seed, number=1,
+        created_at=BEGAN, status="ok", validation={METRIC: score},
+    )  # fmt: skip
+
+
+def finding(trial: Trial, epochs: tuple[Epoch, ...], baseline: float) -> str:
+    """The diagnosis beside an untrained baseline that scores so many times as much."""
+    best = baseline * trial.validation[METRIC]
+    (found,) = diagnose(trial, epochs, METRIC, 0.03, {"popularity": {METRIC: best / 2}, "itemknn": {METRIC: best}})
+    return found
+
+
+def test_a_score_is_called_barely_above_the_strongest_baseline_only_where_it_is(
+    curves: list[tuple[Trial, tuple[Epoch, ...]]],
+) -> None:
+    for trial, epochs in curves:
+        score = trial.validation[METRIC]
+        assert "baseline" not in finding(trial, epochs, 1 / 1.18)
+        assert (
+            f"{score:.4f} is barely above the strongest untrained baseline, itemknn ({(1 / 1.04) * score:.4f})"
+            in finding(trial, epochs, 1 / 1.04)
+        )
+        assert f"{score:.4f} is below the strongest untrained baseline, itemknn ({4 * score:.4f})" in finding(
+            trial, epochs, 4.0
+        )
+
+
+def test_no_curve_is_overfitting_and_underfitting_at_once(curves: list[tuple[Trial, tuple[Epoch, ...]]]) -> None:
+    overfitting = [found for one in curves if "overfitting" in (found := finding(*one, 4.0))]
+    assert len(overfitting) > 5
+    assert not any("underfitting" in found for found in overfitting)
+
+
+def test_a_curve_that_patience_cut_while_it_rose_is_not_called_converged(
+    curves: list[tuple[Trial, tuple[Epoch, ...]]],
+) -> None:
+    rises: dict[str, list[float]] = {}
+    for trial, epochs in curves:
+        scores = [epoch.validation[METRIC] for epoch in epochs][-9:]
+        if len(epochs) < int(trial.config["max_epochs"]) and len(scores) == 9:
+            slope = np.polyfit(range(9), scores, 1)[0]
+            rises.setdefault(finding(trial, epochs, 0.5).split(":")[0], []).append(8 * slope / float(np.mean(scores)))
+    assert len(rises["converged"]) > 50
+    assert len(rises["cut short"]) > 5
+    assert np.quantile(rises["converged"], 0.95) < 0.12
+    assert np.median(rises["cut short"]) > 0.08

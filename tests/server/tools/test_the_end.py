@@ -88,7 +88,7 @@ async def test_choice_and_default_are_tested_on_fresh_seeds_in_one_evaluation(tm
         assert ended["default"]["test"]["ndcg@10"] == pytest.approx(0.05 * 1.0015, abs=1e-5)
         assert ended["test_delta"] == pytest.approx(0.2)
         assert ended["checkpoint"].endswith(f"{trials[1].trial_id}/checkpoint.safetensors")  # the best validation
-        assert "Tested on seeds drawn after the choice: 1, 2 of either side." in ended["words"]
+        assert "Tested on seeds 1 and 2 of either side, drawn after the choice." in ended["words"]
         users = at.runtime.memory.study(study_id).facts.users
         assert f"Measured on {users:,} users, tested on {users:,}." in ended["words"]
         assert await finished(at, study_id) == ended
@@ -202,7 +202,9 @@ async def test_a_fresh_seed_that_fails_is_left_out_and_said(tmp_path: Path) -> N
     async with tool_client(tmp_path, failing(lambda trial: trial.config["dropout"] == 0.1 and trial.seed == 2)) as at:
         ended = await finished(at, await tuned(at))
         assert (len(ended["chosen"]["tested"]), len(ended["default"]["tested"])) == (1, 2)
-        assert "Tested on seeds drawn after the choice: 1 of the choice, 1, 2 of the default." in ended["words"]
+        assert (
+            "Tested on seed 1 of the choice and seeds 1 and 2 of the default, drawn after the choice." in ended["words"]
+        )
         assert "Fresh seed 2 of the choice ended crashed and is left out." in ended["words"]
 
 
@@ -218,7 +220,7 @@ async def test_a_side_without_a_fresh_seed_falls_back_to_all_seeds(tmp_path: Pat
     ("asked", "trained", "words"),
     [
         ({"confirm_seeds": 0}, 0, "which flatters it: no fresh seeds were asked for (confirm_seeds=0)."),
-        ({"confirm_seeds": 1}, 2, "Tested on seeds drawn after the choice: 1 of either side."),
+        ({"confirm_seeds": 1}, 2, "Tested on seed 1 of either side, drawn after the choice."),
         ({"budget_seconds": 8.0}, 0, "which flatters it: the budget had no room for fresh seeds."),
         ({"budget_seconds": 17.5}, 2, "The budget had room for 1 of 2 fresh seeds a side."),
     ],

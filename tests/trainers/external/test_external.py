@@ -103,7 +103,7 @@ def test_a_broken_trainer_gets_one_line_that_says_how(
 ) -> None:
     monkeypatch.setattr(command, "OBEY_SECONDS", 0.2)
     body, message = BROKEN[fault]
-    seconds = "1" if "hang" in fault else "60"
+    seconds = {"hangs": "1", "hangs and does not obey": "8"}.get(fault, "60")  # it has to have begun not to obey
     assert main(["trainer", "check", str(trainer(tmp_path, body)), "--seconds", seconds]) == 1
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("virtualmle: ")

@@ -1,31 +1,23 @@
-"""What verdicts hold: simulated studies with known effects, judged by the server's own functions.
-
-python -m benchmarks.verdicts [--studies 300] [--tables DIR] [--jobs 2] [--json] [--write]
+"""Simulated studies with known effects, judged by the server's own functions.
 
 A study trains its default with three seeds, then thirty configurations with one. While a verdict is open and names
 trainings, they are trained, up to three of the configuration itself; a leader with one seed gets a second, as our
 policies do. Noise grows below the best as recorded, and differs from study to study by a quarter. Effects are none, one
-of three or six sigmas, or those of thirty configurations of a recorded table (DIR, as benchmarks.table makes it)
-against a default of its better half. Verdicts on a recorded dataset use a prior that was made without that dataset.
+of three or six sigmas, or those of thirty configurations of a recorded table against a default of its better half.
+Verdicts on a recorded dataset use a prior that was made without that dataset.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from random import Random
 from statistics import fmean
 
-from benchmarks.harness import files
 from benchmarks.harness.invented import BEGAN, METRIC, facts, study
-from benchmarks.harness.markdown import table
 from benchmarks.recorded import Cell, cells, made
 from memory.records import Trial
 from memory.statistics.noise import PRIOR_USERS, relative, spread
@@ -35,8 +27,6 @@ from server.study import verdicts
 from trainers.contract.fields import space_of
 from trainers.contract.specs import SPECS
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "noise.md"
-COMMAND = "python -m benchmarks.verdicts"
 CONFIGURATIONS, DEFAULT_SEEDS, MOST_SEEDS = 30, 3, 3
 LEVEL = 0.05
 """The score of the default. Everything else is relative to it."""
@@ -176,12 +166,18 @@ def lone(sigmas: float, world: World, seed: int) -> Outcome:
 
 def from_table(folder: Path, world: World, seed: int) -> Outcome:
     """A study of thirty configurations of a recorded table, judged by a prior that was made without its dataset."""
+    effects, known, rng = drawn(folder, seed)
+    return Simulated(world, effects, known, rng).play()
+
+
+def drawn(folder: Path, seed: int) -> tuple[list[float], Recorded, Random]:
+    """Log gains of thirty recorded configurations over a default, a prior without their dataset, and a generator."""
     found, rng = _cells(folder), Random(f"table {seed}")
     cell = found[seed % len(found)]
     means = sorted((fmean(values) for values in cell.scores.values()), reverse=True)
     default = rng.randrange(len(means) // 2)
     others = rng.sample([mean for place, mean in enumerate(means) if place != default], CONFIGURATIONS)
-    return Simulated(world, [mean - means[default] for mean in others], _without(folder, cell.dataset), rng).play()
+    return [mean - means[default] for mean in others], _without(folder, cell.dataset), rng
 
 
 @cache
@@ -192,96 +188,3 @@ def _cells(folder: Path) -> list[Cell]:
 @cache
 def _without(folder: Path, dataset: str) -> Recorded:
     return made([cell for cell in _cells(folder) if cell.dataset != dataset], "left out")
-
-
-def share(values: Sequence[bool]) -> float:
-    return fmean(values) if values else math.nan
-
-
-def summary(runs: dict[str, list[Outcome]]) -> dict[str, float]:
-    """The figures of one world: from studies without effect, with lone effects, and of recorded tables."""
-    better = [one for run in runs["tables"] for one in run.better]
-    leaders = [run.leader for run in runs["tables"] if run.leader is not None]
-    two = [one for one in (*better, *leaders) if one.seeds > 1]
-    within = {
-        name: share([bool(run.extra) and run.extra[0] <= most for run in runs[name]])
-        for name, most in (("lone 6", 1), ("lone 3", MOST_SEEDS))
-    }
-    return {
-        "false better": share([bool(run.better) for run in runs["null"]]),
-        "null trainings": fmean(run.trainings for run in runs["null"]),
-        "6 sigma": within["lone 6"], "3 sigma": within["lone 3"],
-        "wrong sign": share([one.true <= 0 for one in better]),
-        "claimed over true": sum(one.gain for one in better) / (sum(one.true for one in better) or math.nan),
-        "better covered": share([one.covers for one in better]),
-        "leaders covered": share([one.covers for one in leaders]),
-        "two seeds covered": share([one.covers for one in two]),
-        "width": fmean(one.high - one.low for one in leaders),
-        "regret": fmean(run.regret for run in runs["tables"]),
-        "trainings": fmean(run.trainings for run in runs["tables"]),
-    }  # fmt: skip
-
-
-HEAD = """# What a verdict is worth
-
-Simulated studies whose true effects are known, judged by `server.study.verdicts`: a default of three seeds, then thirty
-configurations; what a verdict asks for is trained, at most three seeds of the configuration itself, and a leader gets
-a second seed. *False better*: studies of thirty worthless configurations that call any of them better. *6 sigma*, *3
-sigma*: a lone gain of that size that is called better with at most one, or three, further trainings. The other columns
-are studies of recorded configurations, judged by a prior that was made without their dataset: what is called better
-with the wrong sign, the sum of claimed gains over the sum of true ones, and how often a 90 % interval holds the truth,
-for what was called better, for the leader against the default at the end, and for both where each side has two seeds.
-Regret is what the choice lacks to the best of the thirty.
-
-"""
-
-
-def page(summaries: dict[str, dict[str, float]], command: str) -> str:
-    """The text of docs/results/noise.md."""
-    heads = [
-        "world", "false better", "6 sigma found", "3 sigma found", "wrong sign", "claimed / true", "better covered",
-        "leaders covered", "from two seeds", "interval, mean width", "regret", "trainings, null", "trainings",
-    ]  # fmt: skip
-    lines = [
-        [
-            name, f"{row['false better']:.1%}", f"{row['6 sigma']:.0%}", f"{row['3 sigma']:.0%}",
-            f"{row['wrong sign']:.1%}", f"{row['claimed over true']:.2f}", f"{row['better covered']:.0%}",
-            f"{row['leaders covered']:.0%}", f"{row['two seeds covered']:.0%}", f"{row['width']:.1%}",
-            f"{row['regret']:.1%}", f"{row['null trainings']:.1f}", f"{row['trainings']:.1f}",
-        ]
-        for name, row in summaries.items()
-    ]  # fmt: skip
-    return f"{HEAD}{table(heads, lines)}\n\nAgain: `{command}`\n"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=300, metavar="N", help="of each kind in each world")
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="default: replay/ in the folder of data")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N")
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
-    options = parser.parse_args(arguments)
-    folder = options.tables or files.folder_of(None) / "replay"
-    summaries: dict[str, dict[str, float]] = {}
-    with ProcessPoolExecutor(options.jobs) as pool:
-        for world in WORLDS:
-            kinds: dict[str, Callable[[World, int], Outcome]] = {
-                "null": null, "lone 6": partial(lone, 6), "lone 3": partial(lone, 3),
-                "tables": partial(from_table, folder),
-            }  # fmt: skip
-            runs = {
-                name: list(pool.map(partial(kind, world), range(options.studies), chunksize=10))
-                for name, kind in kinds.items()
-            }
-            summaries[world.name] = summary(runs)
-            print(world.name, {name: round(value, 3) for name, value in summaries[world.name].items()}, file=sys.stderr)
-    text = page(summaries, COMMAND + (f" --studies {options.studies}" if options.studies != 300 else ""))
-    if options.write:
-        PAGE.write_text(text, encoding="utf-8")
-    print(json.dumps(summaries, indent=1) if options.as_json else text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

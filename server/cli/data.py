@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -129,6 +130,10 @@ def add(
     if path.exists() and not dry_run:  # a failed import makes no home
         make_home(settings)
     already_stored = name in (dataset.name for dataset in data.list_datasets(folder))
+    scratch = None
+    if dry_run and not folder.exists():
+        scratch = tempfile.TemporaryDirectory(prefix="virtualmle-")
+        folder = Path(scratch.name)
     dataset = data.add(
         folder, name, path, user=user, item=item, timestamp=timestamp, format=format, delimiter=delimiter,
         no_header=no_header, timestamp_format=timestamp_format, where=where, min_rating=min_rating,
@@ -136,6 +141,8 @@ def add(
         k_core=k_core, split=data.TimeSplit(*cuts) if split == "time" else None,
         ties_seed=seed if ties == "random" else None, updates=updates, dry_run=dry_run,
     )  # fmt: skip
+    if scratch is not None:
+        scratch.cleanup()
     for line in understood(dataset):
         typer.echo(line, err=True)
     if dry_run:
@@ -224,6 +231,8 @@ def _show(dataset: data.Dataset, as_json: bool) -> None:
     table.add_column()
     table.add_column(justify="right")
     for name, value in data_line(dataset).items():
+        if name == "recipe":  # `data recipe` prints it whole
+            continue
         table.add_row(name.replace("_", " "), _formatted(name, value))
     Console(soft_wrap=True).print(table)
 

@@ -15,7 +15,7 @@ from trainers.data.demo import refuse_demo
 from trainers.data.errors import DataError, check_name, foreign
 from trainers.data.importing import odd
 from trainers.data.importing.clean import SHORTEST, clean
-from trainers.data.importing.columns.roles import odd_ids
+from trainers.data.importing.columns.roles import Roles, odd_ids
 from trainers.data.importing.columns.times import FORMATS_READ, TimeFormat, guess
 from trainers.data.importing.events import Read, choose_events, keep_usable
 from trainers.data.importing.files.detect import Layout, detect
@@ -144,7 +144,7 @@ class _Import:
             source=self.path.name,
             format=self.layout.words(),
             columns={} if raw.roles is None else raw.roles.chosen(),
-            ignored=[] if raw.roles is None else [n for n in raw.columns.names if n not in raw.roles.chosen().values()],
+            ignored=[] if raw.roles is None else _ignored(raw, raw.roles),
             time_format=None if kept.time is None else kept.time.words,
             rows_read=rows,
             dropped=dropped,
@@ -191,6 +191,12 @@ class _Import:
             found = {"user": raw.roles.user, "item": raw.roles.item, "timestamp": raw.roles.timestamp or "none"}
             options = options.model_copy(update=found)
         return " ".join(options.arguments())
+
+
+def _ignored(raw: Raw, roles: Roles) -> list[str]:
+    """The columns that neither a role nor a condition used."""
+    used = {*roles.chosen().values(), *raw.conditions}
+    return [name for name in raw.columns.names if name not in used]
 
 
 def _layout_of(path: Path, found: Sequence[Part], options: Options) -> Layout:

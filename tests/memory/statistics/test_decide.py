@@ -96,6 +96,14 @@ def test_a_configuration_far_below_the_best_has_the_noise_of_its_level() -> None
     )  # it narrows upwards, where noise is smaller
 
 
+def test_a_rival_whose_own_seeds_scatter_too_widely_has_a_noise_of_its_own() -> None:
+    found = rule().compare(one(1, 0.3), one(0, -0.1, 0.0, 0.1))
+    # Squares of 0.02 on 2 df beside 4 df of 0.03: 0.0627 on 6 df. With 0.03 on 12 df, Welch: 0.0470 on 13.8 df.
+    half = t_quantile(0.95, 13.8) * math.sqrt(0.03**2 + (4 * 0.03**2 + 0.02) / 6 / 3)
+    assert found.low == pytest.approx(share(0.3 - half), abs=3e-3)
+    assert found.high == pytest.approx(share(0.3 + half), abs=3e-3)
+
+
 def test_a_lead_far_beyond_the_noise_near_the_best_is_no_luck_of_a_wide_level() -> None:
     # At a level where a seed scatters by 23 %, a lead of 80 % on one seed each is sure all the same.
     wide = FLAT.model_copy(update={"excess": ((-0.5, 0.23), (-0.1, 0.0))})

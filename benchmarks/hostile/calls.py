@@ -246,7 +246,7 @@ def draw(strategy: st.SearchStrategy[Input], number: int, amount: int) -> list[I
         @seed(1_000_003 * number + part)
         @settings(
             max_examples=amount, database=None, deadline=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         )  # fmt: skip
         @given(strategy)
         def collect(drawn: Input) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 from benchmarks.harness import files
 from benchmarks.verdicts import choosing, ending, rule, searching
@@ -24,18 +25,20 @@ COMMAND = "python -m benchmarks.verdicts"
 TITLE = "# What a verdict is worth\n"
 
 
-class Part(Protocol):
-    """One section of the page."""
+class Part(NamedTuple):
+    """One section of the page; `section` makes its table."""
 
-    HEADING: str
-    WORDS: str
-
-    def section(self, pool: Executor, folder: Path, studies: int) -> str:
-        """Its tables."""
-        ...
+    heading: str
+    words: str
+    section: Callable[[Executor, Path, int], str]
 
 
-PARTS: dict[str, Part] = {"rule": rule, "choosing": choosing, "searching": searching, "ending": ending}
+PARTS = {
+    "rule": Part(rule.HEADING, rule.WORDS, rule.section),
+    "choosing": Part(choosing.HEADING, choosing.WORDS, choosing.section),
+    "searching": Part(searching.HEADING, searching.WORDS, searching.section),
+    "ending": Part(ending.HEADING, ending.WORDS, ending.section),
+}
 
 
 def with_section(page: str, heading: str, text: str) -> str:
@@ -62,11 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
             part = PARTS[name]
             found = part.section(pool, folder, options.studies)
             again = f"Again: `{COMMAND} {name} --studies {options.studies}`"
-            print(f"## {part.HEADING}\n\n{found}\n")
+            print(f"## {part.heading}\n\n{found}\n")
             if options.write:
                 page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else TITLE
                 PAGE.write_text(
-                    with_section(page, part.HEADING, f"{part.WORDS}\n\n{found}\n\n{again}"), encoding="utf-8"
+                    with_section(page, part.heading, f"{part.words}\n\n{found}\n\n{again}"), encoding="utf-8"
                 )
     return 0
 

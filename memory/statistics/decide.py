@@ -237,7 +237,8 @@ class Rule:
 
     def _widths(self, below_best: Array) -> Array:
         """How widely one training scatters at each of these places below the best."""
-        return np.hypot(self.noise.sigma, np.interp(below_best, *zip(*self.known.excess, strict=True)))
+        levels, beyond = zip(*self.known.excess, strict=True)
+        return np.hypot(self.noise.sigma, np.interp(below_best, levels, beyond))
 
     def _verdict(self, found: Posterior) -> Verdict:
         edge = math.log1p(self.matters)

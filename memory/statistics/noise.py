@@ -65,6 +65,12 @@ def started(logs: Sequence[float]) -> tuple[float, ...]:
     return tuple(value for value in logs if value > best - NEVER_STARTED)
 
 
+def that_started(scores: Sequence[float]) -> list[bool]:
+    """For each score of one configuration, whether its seed started to learn."""
+    top = max(scores, default=0.0)
+    return [score > top * math.exp(-NEVER_STARTED) or top <= 0 for score in scores]
+
+
 def estimate(
     groups: Sequence[Sequence[float]],
     users: int,

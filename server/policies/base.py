@@ -10,7 +10,7 @@ from typing import Protocol
 from memory.advice.starts import Belief, Start
 from memory.records import Expected
 from memory.statistics.elsewhere import Elsewhere
-from memory.statistics.noise import Sigma
+from memory.statistics.noise import Sigma, that_started
 from trainers.contract.space import Config, Space
 
 PENDING = "running"
@@ -145,8 +145,14 @@ class Configuration:
 
     @property
     def mean(self) -> float | None:
-        """The mean over its scored seeds."""
-        return sum(self.scores) / len(self.scores) if self.scores else None
+        """The mean over its scored seeds, without those that never started to learn."""
+        scores = [trial.score for trial in self.counted if trial.score is not None]
+        return sum(scores) / len(scores) if scores else None
+
+    @property
+    def counted(self) -> list[Observation]:
+        """Its scored trainings, without seeds that never started to learn."""
+        return [trial for trial, counts in zip(self.scored, that_started(self.scores), strict=True) if counts]
 
     @property
     def scored(self) -> list[Observation]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 from memory.records import Study, Trial
+from memory.statistics.noise import that_started
 from server.study.guardrails import violations
 from trainers.contract.space import Config
 
@@ -22,9 +24,15 @@ class Standing:
     scores: tuple[float, ...]
     """Score of each of the `trials` in the study's metric."""
 
+    @cached_property
+    def counted(self) -> list[tuple[Trial, float]]:
+        """Its trainings with their scores, without seeds that never started to learn."""
+        pairs = zip(self.trials, self.scores, that_started(self.scores), strict=True)
+        return [(trial, score) for trial, score, counts in pairs if counts]
+
     @property
     def mean(self) -> float:
-        return sum(self.scores) / len(self.scores)
+        return fmean(score for _, score in self.counted)
 
     @cached_property
     def by_weights(self) -> dict[str, float]:

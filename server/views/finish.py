@@ -105,7 +105,7 @@ def _words(
 
 
 def _finished(study: Study, standing: Standing, tested: Sequence[str], reveal: Reveal) -> Finished:
-    validation = [trial.validation for trial in standing.trials]
+    validation = [trial.validation for trial, _ in standing.counted]
     return Finished(
         trial_ids=standing.trial_ids,
         config=standing.config,

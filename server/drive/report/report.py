@@ -224,7 +224,7 @@ def _ids(configuration: Configuration) -> list[str]:
 
 def _validation(study_client: StudyClient, configuration: Configuration) -> dict[str, float]:
     """Validation metrics of a configuration: the mean over its scored seeds, or over those that violate a guardrail."""
-    trials = configuration.scored or [trial for trial in configuration.trials if trial.violations]
+    trials = configuration.counted or [trial for trial in configuration.trials if trial.violations]
     scored = [study_client.trials[trial.trial_id].metrics for trial in trials]
     scored = [metrics for metrics in scored if metrics]
     return {name: sum(metrics[name] for metrics in scored) / len(scored) for name in scored[0]} if scored else {}

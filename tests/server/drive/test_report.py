@@ -49,7 +49,7 @@ def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     assert (four["version"], four["replay"], four["confirm_seeds"]) == (2, None, None)
     assert (four["test_delta"], four["words"].split(" on ")[0]) == (0.6, "The chosen configuration beats the default")
     assert four["dataset"] == {
-        "name": "demo", "users": FACTS.users, "items": FACTS.items, "interactions": FACTS.interactions,
+        "name": "demo", "recipe": None, "warnings": [], "users": FACTS.users, "items": FACTS.items, "interactions": FACTS.interactions,
         "content_hash": "abc", "split": "leave-one-out",
     }  # fmt: skip
     assert four["trials"][3] == {

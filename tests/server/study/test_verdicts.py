@@ -57,6 +57,18 @@ def test_a_tie_goes_to_the_earlier_configuration() -> None:
     assert [standing.number for standing in found] == [0, 1]
 
 
+def test_a_seed_that_never_started_is_left_out_of_the_mean() -> None:
+    trials = [trial(0, 0.050), trial(0, 0.052, seed=1), trial(0, 0.052 * math.exp(-1.01), seed=2)]
+    (standing,) = standings.ranked(study(), trials)
+    assert standing.mean == pytest.approx(0.051)
+    assert [one.seed for one, _ in standing.counted] == [0, 1]
+    assert len(standing.scores) == 3
+    (standing,) = standings.ranked(study(), [trial(0, 0.052), trial(0, 0.052 * math.exp(-0.99), seed=1)])
+    assert len(standing.counted) == 2
+    (standing,) = standings.ranked(study(), [trial(0, 0.0), trial(0, 0.0, seed=1)])
+    assert standing.mean == 0.0
+
+
 def test_failed_trials_have_no_standing() -> None:
     assert leader([trial(0, None), trial(1, 0.05, status="diverged")]) is None
 

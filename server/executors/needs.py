@@ -19,18 +19,17 @@ from trainers.contract.wire import (
     TrialSpec,
 )
 from trainers.data import DataError, find_by_hash
-from trainers.data.content import TEST, TRAIN, WHOLE
 from trainers.data.store import ITEMS
 
-_TRAINING = ("dataset.json", TRAIN)
+_TRAINING = ("dataset.json", "train.safetensors")
 _READS: dict[ChildTask, tuple[str, ...]] = {
     "run": _TRAINING,
-    "evaluate": (*_TRAINING, TEST),
+    "evaluate": (*_TRAINING, "test.safetensors"),
     "export": (*_TRAINING, ITEMS),
     "recommend": (*_TRAINING, ITEMS),
 }
 """For each task, the files that it reads of its dataset."""
-_REFIT_READS = (*_READS["export"], TEST, WHOLE)
+_REFIT_READS = (*_READS["export"], "test.safetensors", "whole.safetensors")
 """Those of an export that trains again on every event."""
 
 

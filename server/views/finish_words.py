@@ -10,7 +10,6 @@ from memory.statistics.final import FinalGain
 from server.study import confirming
 from server.study.history import StudyHistory
 from server.study.standings import Standing
-from trainers.data import FEW_USERS, noise_of
 
 RESULTS = {True: "beats the default", False: "is worse than the default", None: "is not told apart from the default"}
 
@@ -83,8 +82,6 @@ def user_words(study: Study, reveal: Reveal, compared: bool) -> str:
     """How many users were measured and tested, and whether the interval counts them."""
     tested = study.facts.users if reveal.users is None else reveal.users
     words = f"Measured on {study.facts.measured_users:,} users, tested on {tested:,}."
-    if (few := min(tested, study.facts.measured_users)) < FEW_USERS:
-        words += f" So few say little: {noise_of(few)}."
     if compared and reveal.user_variance is None:
         words += " The interval counts seeds alone: how the gain varies with the users is not known here."
     return words

@@ -187,7 +187,7 @@ async def test_bodies_that_are_held_at_once_have_a_limit_together() -> None:
     scope = {"type": "http", "path": "/mcp", "method": "POST", "headers": []}
 
     async def body() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"x" * 100}
+        return {"type": "http.request", "body": b'{"jsonrpc":"2.0","id":1,"method":"%s"}' % (b"x" * 64)}
 
     async def note(message: Any) -> None:
         statuses.extend([message["status"]] if "status" in message else [])

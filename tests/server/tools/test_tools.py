@@ -464,7 +464,7 @@ async def test_what_won_on_the_older_version_may_win_no_longer_or_not_be_tried(t
     async with tool_client(tmp_path) as at:
         await tuned(at, "old", {"dropout": 0.3}, seeds=3)
         _, finished = await tuned(at, "new", {"dropout": 0.3}, {"dropout": 0.0}, seeds=3)
-        assert "does not lead here: it is worse than what wins now (-30.2%, 90 % interval" in finished["words"]
+        assert "does not lead here: it is worse than what wins now (-30.5%, 90 % interval" in finished["words"]
         _, finished = await tuned(at, "new", {"dropout": 0.0}, seeds=3)
         assert "has no score here." in finished["words"]
 

@@ -225,7 +225,7 @@ def remove(name: Name, home: Home = None) -> None:
 
 def _show(dataset: data.Dataset, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(data_card(dataset), indent=1))
+        typer.echo(json.dumps(data_card(dataset, ids=True), indent=1))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()

@@ -48,9 +48,13 @@ def understood(dataset: Dataset) -> list[str]:
     ]
     if report.share_lost:
         lines.append(f"Lost {report.share_lost:.2%} of the rows.")
-    return [*lines, *(f"Warning: {warning}" for warning in report.warnings)]
+    lines += [f"Warning: {warning}" for warning in report.warnings]
+    if report.heaviest_user is not None:
+        lines.append(f"The user with the most events is {report.heaviest_user!r}.")
+    return lines
 
 
-def data_card(dataset: Dataset) -> dict[str, Any]:
-    """The flat form of a dataset, and the report of its import."""
-    return {**data_line(dataset), "report": dataset.report.model_dump()}
+def data_card(dataset: Dataset, ids: bool = False) -> dict[str, Any]:
+    """The flat form of a dataset, and the report of its import; with `ids` also what holds ids of users and items."""
+    hidden = None if ids else {"examples", "heaviest_user"}
+    return {**data_line(dataset), "report": dataset.report.model_dump(exclude=hidden)}

@@ -85,6 +85,12 @@ def user_words(study: Study, reveal: Reveal, compared: bool) -> str:
     words = f"Measured on {study.facts.measured_users:,} users, tested on {tested:,}."
     if (few := min(tested, study.facts.measured_users)) < FEW_USERS:
         words += f" So few say little: {noise_of(few)}."
+    if reveal.apart_users is not None:
+        score = fmean(reveal.apart[name][study.metric] for name in reveal.chosen if name in reveal.apart)
+        words += (
+            f" Apart from them, {reveal.apart_users:,} tested users have no training event; on these the choice scores "
+            f"{score:.4f}."
+        )
     if compared and reveal.user_variance is None:
         words += " The interval counts seeds alone: how the gain varies with the users is not known here."
     return words

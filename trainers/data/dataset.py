@@ -45,11 +45,13 @@ class ImportReport(BaseModel):
     share_lost: float = 0.0
     """Share of the rows that were dropped without the user having asked for it."""
     examples: list[Event] = []
-    """The first events of the file."""
+    """The first events of the file. They hold ids, so no client of the server sees them."""
+    heaviest_user: str | None = None
+    """The id of the user with far more events than others; like the examples, only for whoever has the file."""
     span: tuple[str, str] | None = None
     """The first and the last time, in UTC."""
     warnings: list[str] = []
-    """What is odd, in sentences that say what to do."""
+    """What is odd, in sentences that say what to do and hold no id."""
 
 
 class Dataset(BaseModel):

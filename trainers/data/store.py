@@ -174,7 +174,8 @@ def load_test(folder: Path) -> HeldOut:
     if not valid:
         raise damaged(folder, "test.safetensors does not fit dataset.json")
     check_file(dataset, TEST)
-    return HeldOut(items, offsets, test)
+    untrained = arrays["users"] >= facts.users if "users" in arrays else None
+    return HeldOut(items, offsets, test, untrained if untrained is not None and untrained.any() else None)
 
 
 def load_whole(folder: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:

@@ -47,7 +47,7 @@ def warned(dataset: Dataset, words: str) -> bool:
         (plain() + "7,3,5\n7,4,6\n", "2 rows are before 1990: row 241 is at 1970-01-01 00:00:05"),
         (
             plain() + "".join(f"bot,{n % 9},{1_400_000_000 + n}\n" for n in range(300)),
-            "User 'bot' has 300 of 540 events (56%): a bot or a shared account?",
+            "One user has 300 of 540 events (56%): a bot or a shared account?",
         ),
         (
             table("user,item,ts,time_added", (f"{u},{i},{t},{t + 60}" for u, i, t in EVENTS)),
@@ -79,7 +79,7 @@ def warned(dataset: Dataset, words: str) -> bool:
         ),
         (
             table("user,item,ts", (f"{u},30.1234{i},{t}" for u, i, t in EVENTS)),
-            "The item column 'item' holds decimals such as '30.12340'",
+            "The item column 'item' holds decimals, like coordinates or prices",
         ),
         (plain(), "Only 30 users validate and test: chance alone moves"),
         (table("user,item,ts", (f"{u},7,{t}" for u, _, t in EVENTS)), "Nothing can be trained on this: there is one"),
@@ -178,6 +178,19 @@ def test_the_recipe_makes_the_same_dataset_again(tmp_path: Path) -> None:
         "--drop-duplicates none --max-events-per-user 20 --k-core 2 --split time --valid-from 2014-04-07T10:47:54 "
         "--test-days 4.62962962962963e-05 --ties random --seed 4"
     )
+
+
+def test_a_bot_is_named_to_whoever_imports_and_in_no_warning(tmp_path: Path) -> None:
+    bots = "".join(f"bot,{n % 9},{1_400_000_000 + n}\n" for n in range(300))
+    report = imported(tmp_path, plain() + bots).report
+    assert report.heaviest_user == "bot"
+    assert not any("'bot'" in warning for warning in report.warnings)
+
+
+def test_a_condition_that_does_not_fit_the_values_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"as csv failed: Conversion Error: Could not convert string 'dear'") as caught:
+        imported(tmp_path, SHOP, where="price = 'dear'")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_bot_decides_no_filter(tmp_path: Path) -> None:

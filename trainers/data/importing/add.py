@@ -127,7 +127,8 @@ class _Import:
         kept = keep_usable(connection, self._time_format(raw) if timed else None, options)
         warnings = self._odd_columns(raw) + list(kept.notes) + odd.odd_times(connection, kept)
         chosen = choose_events(connection, timed, options)
-        warnings += odd.odd_repeats(kept, chosen, options) + odd.odd_events(connection)
+        of_events, heaviest = odd.odd_events(connection)
+        warnings += odd.odd_repeats(kept, chosen, options) + of_events
         examples = _examples(connection)
         before = {"broken_row": raw.broken, **kept.dropped, **chosen}
         try:
@@ -150,6 +151,7 @@ class _Import:
             dropped=dropped,
             share_lost=sum(number for reason, number in dropped.items() if not self._asked_for(reason)) / rows,
             examples=examples,
+            heaviest_user=heaviest,
             span=None if times is None else (odd.date(float(times.min())), odd.date(float(times.max()))),
             warnings=warnings + self._not_times(kept),
         )

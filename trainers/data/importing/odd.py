@@ -84,8 +84,8 @@ def odd_times(connection: duckdb.DuckDBPyConnection, read: Read) -> list[str]:
     return warnings
 
 
-def odd_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Users with far more events than others, and items that hardly repeat, from the table events."""
+def odd_events(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], str | None]:
+    """Warnings about users with far more events than others and items that hardly repeat, and the id of the first."""
     warnings: list[str] = []
     rows = count(connection, "events")
     items, median = connection.execute(
@@ -97,18 +97,17 @@ def odd_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
         f"HAVING n > {LARGE_SHARE * rows!r} AND n > {LARGE_RATIO * float(median)!r} ORDER BY n DESC, 1 LIMIT 20"
     ).fetchall()
     if heavy:
-        name, events = heavy[0]
-        more = f", and {len(heavy) - 1} more users have over {LARGE_SHARE:.0%} each" if len(heavy) > 1 else ""
+        others = f", and {len(heavy) - 1} more have over {LARGE_SHARE:.0%} each" if len(heavy) > 1 else ""
         warnings.append(
-            f"User {name!r} has {events:,} of {rows:,} events ({events / rows:.0%}){more}: a bot or a shared account? "
-            "--max-events-per-user N keeps the newest N of each user."
+            f"One user has {heavy[0][1]:,} of {rows:,} events ({heavy[0][1] / rows:.0%}){others}: a bot or a shared "
+            "account? --max-events-per-user N keeps the newest N of each user."
         )
     if rows >= 50 and items > 0.9 * rows:
         warnings.append(
             f"Nearly every event has an item of its own ({items:,} items in {rows:,} events), so nothing can be "
             "learned: is --item the right column?"
         )
-    return warnings
+    return warnings, str(heavy[0][0]) if heavy else None
 
 
 def odd_repeats(read: Read, dropped: dict[str, int], options: Options) -> list[str]:

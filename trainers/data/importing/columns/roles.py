@@ -119,8 +119,8 @@ def odd_ids(roles: Roles, columns: Columns) -> list[str]:
             warnings.append(f"The {role} column {name!r} holds dates: name the right one with --{role}.")
         elif are_coordinates(cells):
             warnings.append(
-                f"The {role} column {name!r} holds decimals such as {cells[0]!r}, like coordinates or prices: name the "
-                f"right one with --{role}."
+                f"The {role} column {name!r} holds decimals, like coordinates or prices: name the right one with "
+                f"--{role}."
             )
         elif sounds_like_time(name) and guess(cells) is not None:
             warnings.append(f"The {role} column {name!r} looks like a time: name the right one with --{role}.")

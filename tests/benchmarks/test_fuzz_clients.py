@@ -72,7 +72,7 @@ async def test_what_is_wrong_with_an_answer_is_told(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("program", "problem"),
     [
-        ("import sys; sys.stdin.read(); sys.exit(3)", "the bridge ended with 3"),
+        ("import sys; sys.stdin.readline(); sys.exit(3)", "the bridge ended with 3"),
         ("print('x')", "a line of the bridge is no message"),
         ("import sys; print('Traceback (most', file=sys.stderr)", "the bridge printed a traceback"),
     ],

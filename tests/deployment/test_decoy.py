@@ -55,6 +55,6 @@ def _program(started: str) -> list[str]:
 def _add_tiny(home: Path, cwd: Path) -> None:
     events = cwd / "tiny.txt"
     events.write_text(
-        "".join(f"{user} {' '.join(str((user + step) % 9) for step in range(5))}\n" for user in range(20))
+        "".join(f"{user} {' '.join(str((user + step) % 9) for step in range(5))}\n" for user in range(40))
     )
     subprocess.run(command("data", "add", "tiny", events, "--home", home), check=True, cwd=cwd, env=environment())

@@ -220,6 +220,10 @@ class NewReveal(Record):
     """How many users were tested. None: unknown, so as many as the dataset has."""
     user_variance: float | None = None
     """How much the log gain varies with the users that were drawn. None: unknown."""
+    apart: dict[str, dict[str, float]] = {}
+    """The test metrics of users without a training event, by trial id; they are in no other number."""
+    apart_users: int | None = None
+    """How many such users were tested. None: none."""
 
 
 class Reveal(NewReveal):

@@ -228,7 +228,7 @@ RUN_FILES = (
     "spec.json", "result.json", "epochs.jsonl", "validation_ranks.safetensors", "checkpoint.safetensors", "trial.log",
     "attempt.json", "training.safetensors", "unrecovered.txt",
 )  # fmt: skip
-DATASET_FILES = ("dataset.json", "train.safetensors", "test.safetensors", "items.parquet")
+DATASET_FILES = ("dataset.json", "train.safetensors", "sealed/test.safetensors", "items.parquet")
 
 
 def _spec(trial: Trial) -> str:

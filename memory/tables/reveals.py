@@ -84,9 +84,9 @@ class Reveals:
             added = Reveal(**dict(reveal), ordinal=ordinal, created_at=now())
             cursor.run(
                 """INSERT INTO reveals (study_id, created_at, dataset_hash, ordinal, chosen, "default", test, baselines,
-                                        users, user_variance)
+                                        users, user_variance, apart, apart_users)
                    VALUES ($study_id, $created_at, $dataset_hash, $ordinal, $chosen::VARCHAR[], $default::VARCHAR[],
-                           $test, $baselines, $users, $user_variance)""",
+                           $test, $baselines, $users, $user_variance, $apart, $apart_users)""",
                 added.model_dump()
                 | {
                     "created_at": stored_time(added.created_at),
@@ -94,6 +94,7 @@ class Reveals:
                     "default": list(added.default),
                     "test": as_json(added.test),
                     "baselines": as_json(added.baselines),
+                    "apart": as_json(added.apart),
                 },
             )
             return added
@@ -120,5 +121,5 @@ def _reveal(cursor: Cursor, study_id: str) -> Reveal | None:
     row = cursor.row("SELECT * FROM reveals WHERE study_id = $id", {"id": study_id})
     if row is None:
         return None
-    values = read(row, "test", "baselines")
-    return Reveal.model_validate({**values, "baselines": values["baselines"] or {}})
+    values = read(row, "test", "baselines", "apart")
+    return Reveal.model_validate({**values, "baselines": values["baselines"] or {}, "apart": values["apart"] or {}})

@@ -37,6 +37,8 @@ class BeliefLine(Answer):
 
 class Brief(Answer):
     dataset: dict[str, Any]
+    warnings: list[str] = []
+    """What is odd about the dataset, such as few users to measure on."""
     backbone: str
     metric: str
     filter_seen: str

@@ -51,7 +51,7 @@ def _seconds(value: float | None) -> float | None:
 
 _KEPT = (
     "dataset", "backbone", "metric", "budget_seconds", "trial_seconds", "gpu_seconds", "seed", "preset", "fix",
-    "filter_seen", "early_stop", "guardrail", "memory", "withhold", "min_gain", "confirm_seeds",
+    "filter_seen", "early_stop", "guardrail", "memory", "withhold", "min_gain", "confirm_seeds", "allow_small",
 )  # fmt: skip
 """Parameters that belong to the study, so that --resume cannot change them."""
 
@@ -110,6 +110,9 @@ def drive(
             min=0, max=10, help="Fresh seeds of choice and default at the end. Default: 2 where the budget has room."
         ),
     ] = None,
+    allow_small: Annotated[
+        bool, typer.Option("--allow-small", help="Tune although fewer than 30 users are measured.")
+    ] = False,
     withhold: Annotated[
         float, typer.Option(min=0, max=0.9, help="Probability that a heuristic is withheld, to measure its worth.")
     ] = WITHHOLD,
@@ -183,6 +186,7 @@ def drive(
         dataset=dataset, backbone=backbone, metric=metric, policy=policy, max_trials=trials, seed=seed, preset=preset,
         budget_seconds=budget_seconds, trial_seconds=trial_seconds, gpu_seconds=gpu_seconds, filter_seen=filter_seen,
         early_stop=early_stop, withhold=withhold, min_gain=min_gain, confirm_seeds=confirm_seeds,
+        allow_small=allow_small,
         space=_parsed(fixed_fields, fix) or None,
         guardrails=_parsed(limits_of, guardrail) or None,
     )  # fmt: skip

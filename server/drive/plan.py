@@ -175,6 +175,8 @@ class Plan:
         for name, limits in (request.guardrails or {}).items():
             for bound, value in limits.items():
                 words += ["--guardrail", f"{name}{SIGNS[bound]}{_number(value)}"]
+        if request.allow_small:
+            words += ["--allow-small"]
         if self.memory != "on":
             words += ["--memory", self.memory]
         if (request.withhold or 0.0) != WITHHOLD:

@@ -19,17 +19,18 @@ from trainers.contract.wire import (
     TrialSpec,
 )
 from trainers.data import DataError, find_by_hash
+from trainers.data.content import TEST, TRAIN, WHOLE
 from trainers.data.store import ITEMS
 
-_TRAINING = ("dataset.json", "train.safetensors")
+_TRAINING = ("dataset.json", TRAIN)
 _READS: dict[ChildTask, tuple[str, ...]] = {
     "run": _TRAINING,
-    "evaluate": (*_TRAINING, "test.safetensors"),
+    "evaluate": (*_TRAINING, TEST),
     "export": (*_TRAINING, ITEMS),
     "recommend": (*_TRAINING, ITEMS),
 }
 """For each task, the files that it reads of its dataset."""
-_REFIT_READS = (*_READS["export"], "test.safetensors", "whole.safetensors")
+_REFIT_READS = (*_READS["export"], TEST, WHOLE)
 """Those of an export that trains again on every event."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from server.drive.plan import Plan
 from server.policies.sampling import changes_between
 from server.study.requests import StudyRequest
 from server.study.standings import Standing
-from trainers.contract.metrics import filter_rule
+from trainers.contract.metrics import filter_rule, filter_words
 from trainers.contract.presets import Preset, preset
 from trainers.contract.space import Config
 from trainers.contract.specs import SPECS
@@ -72,6 +73,8 @@ def config(subject: Subject) -> dict[str, object]:
         },
         "metric": study.metric,
         "filter_seen": study.filter_seen,
+        "filter": filter_rule(study.filter_seen, study.facts),
+        "recipe": _recipe(study),
         "validation": None if subject.refit else trial.validation,
         "test": None if subject.refit else tests.get(trial.trial_id),
         "seeds": seeds,
@@ -219,13 +222,20 @@ def _protocol(subject: Subject) -> str:
         ("dataset", f"{study.dataset}: {facts.users:,} users, {facts.items:,} items, {events}"),
         ("content hash", study.dataset_hash),
         ("split", study.split),
-        ("filter_seen", study.filter_seen),
+        ("filter_seen", filter_words(study.filter_seen, facts)),
+        *([("recipe", f"`virtualmle data add {study.dataset} FILE {recipe}`")] if (recipe := _recipe(study)) else []),
         (
             "study",
             f"{study.study_id}, policy {study.policy}, preset {study.preset}, chosen by validation {study.metric}",
         ),
     ]
     return _table(("", ""), lines)
+
+
+def _recipe(study: Study) -> str | None:
+    """The options that made the dataset from its file; None where none are known."""
+    recipe = json.loads(study.brief).get("recipe")
+    return str(recipe) if recipe else None
 
 
 def _versions(subject: Subject) -> str:

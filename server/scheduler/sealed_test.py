@@ -162,6 +162,8 @@ class SealedTests:
                 test=seen.trials,
                 baselines=seen.baselines,
                 users=seen.users,
+                apart=seen.apart,
+                apart_users=seen.apart_users,
                 user_variance=confirming.user_variance_of(chosen, default, tested, values) if values else None,
             )
         )

@@ -15,6 +15,7 @@ from trainers.contract.metrics import filter_rule
 from trainers.contract.space import Config
 from trainers.contract.specs import SPECS
 from trainers.contract.wire import FilterSeen
+from trainers.data import FEW_USERS, Dataset, noise_of
 
 
 class ProtocolError(ValueError):
@@ -85,6 +86,35 @@ def check_trainer(backbone: str, filter_seen: FilterSeen, executor: str) -> None
         raise ProtocolError(
             f"filter_seen='reference' spares the target, which {backbone} never sees; use 'auto', 'yes' or 'no'."
         )
+
+
+LEAST_USERS = 30
+"""Users below which a study says nothing, and is refused unless it is allowed."""
+
+
+def check_dataset(dataset: Dataset, allow_small: bool) -> None:
+    """Raises ProtocolError if nothing can be trained on the dataset, or if too few users are measured."""
+    facts = dataset.facts
+    per_user = 1 if facts.validated_users is not None else 3
+    if facts.items < 2 or facts.interactions <= per_user * facts.users:
+        why = "it has one item" if facts.items < 2 else "no user has two training events"
+        raise ProtocolError(
+            f"Nothing can be trained on dataset {dataset.name!r}: {why}. Add a dataset with longer histories; "
+            "`virtualmle data show` says what its import read."
+        )
+    users = min(facts.measured_users, dataset.tested_users or facts.measured_users)
+    if users < LEAST_USERS and not allow_small:
+        raise ProtocolError(
+            f"Only {users} users of dataset {dataset.name!r} are measured, so a study would compare noise "
+            f"({noise_of(users)}). It takes {LEAST_USERS}: add more users, move the cuts of its time split, or pass "
+            "allow_small=true (drive --allow-small) to try things out."
+        )
+
+
+def small_words(dataset: Dataset) -> list[str]:
+    """A warning about few users, for datasets whose import gave none."""
+    users = min(dataset.facts.measured_users, dataset.tested_users or dataset.facts.measured_users)
+    return [f"Only {users:,} users are measured: {noise_of(users)}."] if users < FEW_USERS else []
 
 
 def training_fingerprint(study: Study, config: Config, seed: int) -> str | None:

@@ -12,7 +12,7 @@ from memory.records import Study
 from memory.store import Memory, new_id
 from server.replay.tables import Tables
 from server.settings import Settings
-from server.study.admission import check_trainer
+from server.study.admission import check_dataset, check_trainer, small_words
 from server.study.guardrails import check_guardrails
 from server.study.previous_version import previous_best
 from server.study.replayed import check_request, recorded_study
@@ -51,6 +51,8 @@ def open_study(memory: Memory, settings: Settings, request: StudyRequest, tables
         check_request(tables, request)
     dataset = ensure(settings.datasets_dir, request.dataset)
     check_content(dataset)
+    if tables is None:
+        check_dataset(dataset, request.allow_small)
     guardrails = check_guardrails(request.guardrails or {})
     recorded = None if tables is None else recorded_study(tables, request, dataset)
     if recorded is not None:
@@ -65,11 +67,13 @@ def open_study(memory: Memory, settings: Settings, request: StudyRequest, tables
         "filter": rule,
         "synthetic": dataset.synthetic,
         "cold": dataset.cold,
+        "recipe": dataset.recipe,
+        "warnings": dataset.report.warnings or small_words(dataset),
         "previous": previous.model_dump() if previous else None,
         **({"replay": recorded.replay.model_dump()} if recorded is not None else {}),
         "request": request.model_dump(include={"space", "drive_options"}, exclude_none=True),
     }
-    kept = request.model_dump(exclude={"dataset", "space", "guardrails", "withhold", "drive_options"})
+    kept = request.model_dump(exclude={"dataset", "space", "guardrails", "withhold", "drive_options", "allow_small"})
     study = Study(
         **kept,
         study_id=new_id("s"),

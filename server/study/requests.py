@@ -79,6 +79,8 @@ class StudyRequest(BaseModel):
     """Fresh seeds of the choice and of the default that the end trains. None: 2 where the budget has room."""
     withhold: Annotated[float, Field(ge=0, le=0.9)] | None = None
     """The chance that the study does not see a heuristic of another study. None takes the home's setting."""
+    allow_small: bool = False
+    """Whether fewer than 30 users may be measured."""
     drive_options: Annotated[SkipJsonSchema[str], Field(max_length=4000)] = ""
     """How a drive tunes the study beyond these fields, as JSON text for --resume. The tool list leaves it out."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from memory.statistics.decide import DECIDED, LEADS, OPEN, Comparison
 from server.study.verdicts import Judgement, Ranking, Retest
+from trainers.data import FEW_USERS, noise_of
 
 
 def interval_words(comparison: Comparison) -> str:
@@ -21,8 +22,11 @@ def chance_words(chance: float) -> str:
     return "below 1 %" if chance < 0.01 else "above 99 %" if chance > 0.99 else f"{chance:.0%}"
 
 
-def verdict_words(judged: Judgement, left_out: int = 0) -> str | None:
-    """The verdict of a trial in a few sentences; None without a comparison. `left_out` seeds never started to learn."""
+def verdict_words(judged: Judgement, left_out: int = 0, users: int | None = None) -> str | None:
+    """The verdict of a trial in a few sentences; None without a comparison. `left_out` seeds never started to learn.
+
+    `users` is how many users are measured; few of them are said.
+    """
     comparison, against = judged.comparison, judged.against
     if comparison is None or against is None:
         return None
@@ -35,6 +39,8 @@ def verdict_words(judged: Judgement, left_out: int = 0) -> str | None:
         sentences.append(_what_a_seed_changed(judged.before, comparison))
     if comparison.verdict not in DECIDED:
         sentences.append(_settling(comparison, judged.retest))
+    if users is not None and users < FEW_USERS:
+        sentences.append(f"Only {users:,} users are measured: {noise_of(users)}.")
     return " ".join(sentences)
 
 

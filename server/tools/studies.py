@@ -48,7 +48,7 @@ async def start_study(ctx: Context[Any, Any], request: StudyRequest) -> Annotate
     `min_gain`: the smallest relative gain that matters (0.02 is 2 %); within it two configurations are `equivalent`.
     `confirm_seeds`: fresh seeds of the choice and of the default, trained at the end for an unbiased test (2; 0: none).
     `guardrails`: {"coverage@10": {"min": 0.2}}; what violates them is never chosen. `withhold`: chance to hide a
-    heuristic, to measure it. Example: start_study(dataset="demo", max_trials=8).
+    heuristic, to measure it. `allow_small`: fewer than 30 users. Example: start_study(dataset="demo", max_trials=8).
     """
     runtime = runtime_of(ctx)
 

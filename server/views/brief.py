@@ -14,6 +14,7 @@ from memory.store import Memory
 from server.answers import BeliefLine, Brief, NoteLine, StartLine, rounded, rounded_all
 from server.study.history import read_history
 from server.views.items import noise_line
+from trainers.contract.metrics import filter_words
 from trainers.contract.space import Condition, Field
 
 NOTES_SHOWN = 8
@@ -58,10 +59,12 @@ def read_brief(memory: Memory, study: Study) -> Brief:
     return Brief(
         dataset={"name": study.dataset, "split": study.split, "content_hash": study.dataset_hash, **facts}
         | {f"cold_{name}": number for name, number in stored.get("cold", {}).items()}
-        | ({"synthetic": True} if stored["synthetic"] else {}),
+        | ({"synthetic": True} if stored["synthetic"] else {})
+        | ({"recipe": stored["recipe"]} if stored.get("recipe") else {}),
+        warnings=stored.get("warnings", []),
         backbone=study.backbone,
         metric=study.metric,
-        filter_seen=f"{study.filter_seen} ({stored['filter']})" if study.filter_seen == "auto" else study.filter_seen,
+        filter_seen=filter_words(study.filter_seen, study.facts),
         space={field.name: field_line(field) for field in study.space.free()},
         default=study.space.default(),
         baselines={name: rounded_all(values) for name, values in stored["baselines"].items()},

@@ -10,6 +10,7 @@ from memory.statistics.final import FinalGain
 from server.study import confirming
 from server.study.history import StudyHistory
 from server.study.standings import Standing
+from trainers.data import FEW_USERS, noise_of
 
 RESULTS = {True: "beats the default", False: "is worse than the default", None: "is not told apart from the default"}
 
@@ -82,6 +83,14 @@ def user_words(study: Study, reveal: Reveal, compared: bool) -> str:
     """How many users were measured and tested, and whether the interval counts them."""
     tested = study.facts.users if reveal.users is None else reveal.users
     words = f"Measured on {study.facts.measured_users:,} users, tested on {tested:,}."
+    if (few := min(tested, study.facts.measured_users)) < FEW_USERS:
+        words += f" So few say little: {noise_of(few)}."
+    if reveal.apart_users is not None:
+        score = fmean(reveal.apart[name][study.metric] for name in reveal.chosen if name in reveal.apart)
+        words += (
+            f" Apart from them, {reveal.apart_users:,} tested users have no training event; on these the choice scores "
+            f"{score:.4f}."
+        )
     if compared and reveal.user_variance is None:
         words += " The interval counts seeds alone: how the gain varies with the users is not known here."
     return words

@@ -65,7 +65,7 @@ def trial_answer(
 def _outcome(history: StudyHistory, trial: Trial, epochs: Sequence[Epoch], judged: Judgement) -> dict[str, Any]:
     comparison, against = judged.comparison, judged.against
     metric, violations = history.study.metric, history.violations(trial)
-    words = verdict_words(judged, history.not_started(trial))
+    words = verdict_words(judged, history.not_started(trial), history.study.facts.measured_users)
     if violations and comparison is None:
         words = _violation_words(history, trial, violations)
     elif trial.status == "stopped":

@@ -421,6 +421,7 @@ def test_reveals_count_per_dataset_content_and_happen_once_a_study(memory: Memor
     seen = new_reveal(
         chosen=("t-1",), default=("t-2",), test={"t-1": {"ndcg@10": 0.04}, "t-2": {"ndcg@10": 0.03}},
         baselines={"popularity": {"ndcg@10": 0.02}}, users=986, user_variance=0.0025,
+        apart={"t-1": {"ndcg@10": 0.01}}, apart_users=12,
     )  # fmt: skip
     first = memory.reveals.add(seen)
     assert first == Reveal(**dict(seen), ordinal=1, created_at=first.created_at)

@@ -29,7 +29,7 @@ def reveal(directory: Path, datasets: Path) -> Revealed:
     """Test metrics of every checkpoint in evaluate.json and of the baselines; leaves the ranks in TEST_RANKS_FILE.
 
     Any failure is the status `failed` with one line. The history of a user, to encode and to filter, is everything
-    before the test item.
+    before the test item. Users without a training event are scored apart.
     """
     request = EvaluationSpec.model_validate_json(read_regular(directory / REQUEST_FILES["evaluate"]))
     try:
@@ -53,12 +53,20 @@ def _revealed(directory: Path, request: EvaluationSpec, datasets: Path) -> Revea
         spec, model = checkpoint.load(directory / trial.path, request.dataset_hash, device)
         evaluation = Evaluation.of(sealed, data.num_items, spec.max_length, rule, device)
         ranks[trial.trial_id] = rank_all(model, evaluation, Scoring.of(spec, data, device), 0).ranks
-    clipped = {name: np.minimum(places, 255).astype(np.uint8) for name, places in ranks.items()}
+    all_baselines = baseline_ranks(data, rule, sealed)
+    apart = sealed.untrained if sealed.untrained is not None and not sealed.untrained.all() else None
+    counted = np.ones(len(sealed.targets), dtype=np.bool_) if apart is None else ~apart
+    clipped = {name: np.minimum(places[counted], 255).astype(np.uint8) for name, places in ranks.items()}
     with create_regular(directory / TEST_RANKS_FILE) as file:
         file.write(save(clipped))
-    baselines = {name: metrics_of(places) for name, places in baseline_ranks(data, rule, sealed).items()}
-    metrics = {name: metrics_of(places) for name, places in ranks.items()}
-    return Revealed(status="ok", trials=metrics, baselines=baselines, users=len(sealed.targets))
+    return Revealed(
+        status="ok",
+        trials={name: metrics_of(places[counted]) for name, places in ranks.items()},
+        baselines={name: metrics_of(places[counted]) for name, places in all_baselines.items()},
+        users=int(counted.sum()),
+        apart={} if apart is None else {name: metrics_of(places[apart]) for name, places in ranks.items()},
+        apart_users=None if apart is None else int(apart.sum()),
+    )
 
 
 def _is_external(path: Path) -> bool:

@@ -25,6 +25,9 @@ class DatasetFacts(BaseModel):
     validated_users: int | None = None
     """Number of users with a validation item, over whom metrics are averaged; None if every user has one."""
 
+    repeating_users: float | None = None
+    """Share of users who repeat an item in their training events; None for datasets of before it was counted."""
+
     @property
     def measured_users(self) -> int:
         """The number of users a validation metric is averaged over; the more there are, the less noise it has."""

@@ -13,8 +13,10 @@ from trainers.contract.wire import FilterSeen
 Metric = Literal["recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 Filter = Literal["yes", "no", "reference"]
-REPEATS_ALLOWED = 0.01
-"""`auto` filters the history unless more than this share of training events repeat an item of the same user."""
+REPEATING_USERS = 0.05
+"""`auto` leaves histories in where at least this share of users repeat an item; one bot decides nothing."""
+_REPEATS_ALLOWED = 0.01
+"""What decided before the users were counted: the share of training events that repeat an item of the same user."""
 
 
 LIST_LENGTH = 10
@@ -22,10 +24,22 @@ LIST_LENGTH = 10
 
 
 def filter_rule(filter_seen: FilterSeen, facts: DatasetFacts) -> Filter:
-    """The filter that `filter_seen` means for a dataset; `auto` depends on its repeat rate, never on a target."""
-    if filter_seen == "auto":
-        return "no" if facts.repeat_rate > REPEATS_ALLOWED else "yes"
-    return filter_seen
+    """The filter that `filter_seen` means for a dataset; `auto` depends on its training events, never on a target."""
+    if filter_seen != "auto":
+        return filter_seen
+    if facts.repeating_users is None:
+        return "no" if facts.repeat_rate > _REPEATS_ALLOWED else "yes"
+    return "no" if facts.repeating_users >= REPEATING_USERS else "yes"
+
+
+def filter_words(filter_seen: FilterSeen, facts: DatasetFacts) -> str:
+    """The filter as every place shows it; for `auto` with what it decided, and why."""
+    if filter_seen != "auto":
+        return filter_seen
+    rule = filter_rule(filter_seen, facts)
+    if facts.repeating_users is None:
+        return f"auto ({rule})"
+    return f"auto ({rule}: {facts.repeating_users:.1%} of users repeat an item)"
 
 
 def metrics_of(ranks: npt.NDArray[np.integer]) -> dict[str, float]:

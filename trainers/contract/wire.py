@@ -151,7 +151,8 @@ class Revealed(BaseModel):
     """revealed.json: test metrics by trial id, or one line that says why there are none.
 
     `baselines` are the test metrics of models that need no training, by model, and `users` how many users were tested.
-    The ranks of each user lie in TEST_RANKS_FILE.
+    The ranks of each user lie in TEST_RANKS_FILE. Users without a training event are in none of these: `apart` has
+    their metrics by trial id, and `apart_users` their number.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -160,6 +161,8 @@ class Revealed(BaseModel):
     trials: dict[str, dict[str, Finite]] = {}
     baselines: Annotated[dict[Name, dict[Name, Finite]], Field(max_length=64)] = {}
     users: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    apart: dict[str, dict[str, Finite]] = {}
+    apart_users: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     message: str = ""
 
 

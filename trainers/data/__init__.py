@@ -8,6 +8,7 @@ from trainers.data.content import check_content
 from trainers.data.dataset import Dataset, ImportReport, TrainingData
 from trainers.data.demo import add_demo, ensure
 from trainers.data.errors import NAME_PATTERN, DataError
+from trainers.data.few_users import FEW_USERS, noise_of
 from trainers.data.importing.add import add
 from trainers.data.split import TimeSplit
 from trainers.data.store import (
@@ -22,6 +23,7 @@ from trainers.data.store import (
 )
 
 __all__ = [
+    "FEW_USERS",
     "NAME_PATTERN",
     "DataError",
     "Dataset",
@@ -40,5 +42,6 @@ __all__ = [
     "load_test",
     "load_training",
     "load_whole",
+    "noise_of",
     "remove",
 ]

@@ -20,19 +20,27 @@ from trainers.contract.regular_files import check_regular
 from trainers.data.dataset import Dataset
 from trainers.data.errors import DataError
 
-TRAIN, TEST, WHOLE = "train.safetensors", "test.safetensors", "whole.safetensors"
+SEALED = "sealed"
+"""The folder of the arrays that no training of a search reads."""
+TRAIN, TEST, WHOLE = "train.safetensors", f"{SEALED}/test.safetensors", f"{SEALED}/whole.safetensors"
 _ARRAYS = {
     TRAIN: ("items", "offsets", "validation", "validated"),
     TEST: ("test", "items", "offsets", "users"),
     WHOLE: ("items", "offsets"),
 }
-"""The arrays of each file in the order in which they are hashed; some datasets lack the last ones."""
+"""The arrays of each file in the order in which they are hashed; some datasets lack the last ones.
+
+Further arrays and columns, such as the times of training events, are covered by the checksums of the files alone, so
+that datasets with and without them have the same hash.
+"""
 TABLES = ("users", "items")
 """The tables of ids, users.parquet and items.parquet."""
 
 Array = npt.NDArray[Any]
 _Stamp = tuple[tuple[str, int, int, int, int], ...]
 
+_intact: dict[Path, tuple[int, int, int, int]] = {}
+"""By file what it looked like when this process compared it with its checksum."""
 _checked: dict[Path, tuple[_Stamp, str]] = {}
 """By folder what its files looked like when this process checked them, and the hash of the training arrays."""
 _checking = Lock()
@@ -86,8 +94,35 @@ def check_content(dataset: Dataset) -> str:
         if content != dataset.content_hash:
             reason = f"its files have the content hash {content!r}, and dataset.json says {dataset.content_hash!r}"
             raise changed(dataset.path, reason)
+        for file in dataset.checksums:
+            check_file(dataset, file)
         _checked[dataset.path] = stamp, training
         return training
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a dataset but dataset.json, by its place in the folder."""
+    names = (*_ARRAYS, *(f"{table}.parquet" for table in TABLES))
+    return {name: _sha256(folder / name) for name in names if (folder / name).exists()}
+
+
+def check_file(dataset: Dataset, file: str) -> None:
+    """Compares a file with its checksum, once in a process unless it is written to. Raises DataError, OSError."""
+    path, expected = dataset.path / file, dataset.checksums.get(file)
+    if expected is None:
+        return
+    at = path.stat()
+    stamp = (at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino)
+    if _intact.get(path) != stamp:
+        if _sha256(path) != expected:
+            raise changed(dataset.path, f"{file} is not the file that was stored")
+        _intact[path] = stamp
+
+
+def _sha256(path: Path) -> str:
+    check_regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def changed(folder: Path, reason: str) -> DataError:
@@ -101,9 +136,9 @@ def changed(folder: Path, reason: str) -> DataError:
 def _read(dataset: Dataset) -> tuple[str, str]:
     """The hashes of the training arrays and of everything. One array at a time is in memory."""
     digest, training = ContentHash(dataset.split), ""
-    for file in _ARRAYS:
+    for file, names in _ARRAYS.items():
         if file != WHOLE or (dataset.path / WHOLE).exists():
-            for array in _arrays(dataset.path / file):
+            for array in _arrays(dataset.path / file, names):
                 digest.add_array(array)
         training = training or str(digest)
     with duckdb.connect() as connection:
@@ -120,12 +155,13 @@ def ids(connection: duckdb.DuckDBPyConnection, table: str, values: list[str] | N
         yield [str(row[0]) for row in rows]
 
 
-def _arrays(path: Path) -> Iterator[Array]:
+def _arrays(path: Path, names: Iterable[str]) -> Iterator[Array]:
+    """The arrays of these names that a file has, one at a time."""
     check_regular(path)
     with safe_open(path, "np") as file:  # pyright: ignore[reportUnknownVariableType]
-        names: set[str] = set(file.keys())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
-        for name in _ARRAYS[path.name]:
-            if name in names:
+        there: set[str] = set(file.keys())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        for name in names:
+            if name in there:
                 yield file.get_tensor(name)  # pyright: ignore[reportUnknownMemberType]
 
 

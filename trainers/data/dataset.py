@@ -17,8 +17,18 @@ SPLIT = "leave-one-out"
 """The split in which a user's last item is the test, the one before it the validation, and the rest training."""
 
 
+class Event(BaseModel):
+    """One event as it was understood; `time` is in UTC, None without timestamps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user: str
+    item: str
+    time: str | None = None
+
+
 class ImportReport(BaseModel):
-    """What an import read and what it dropped; every dropped row is counted under exactly one reason."""
+    """What an import understood and what it dropped; every dropped row is counted under exactly one reason."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,10 +36,22 @@ class ImportReport(BaseModel):
     format: str
     columns: dict[str, str] = {}
     """The columns taken for user, item and timestamp, by role; empty for a file of sequences."""
+    ignored: list[str] = []
+    """The columns that were not read."""
+    time_format: str | None = None
     rows_read: int
     dropped: dict[str, int] = {}
     """Number of dropped rows by reason; the reasons are the keys of importing.add.REASONS."""
     share_lost: float = 0.0
+    """Share of the rows that were dropped without the user having asked for it."""
+    examples: list[Event] = []
+    """The first events of the file. They hold ids, so no client of the server sees them."""
+    heaviest_user: str | None = None
+    """The id of the user with far more events than others; like the examples, only for whoever has the file."""
+    span: tuple[str, str] | None = None
+    """The first and the last time, in UTC."""
+    warnings: list[str] = []
+    """What is odd, in sentences that say what to do and hold no id."""
 
 
 class Dataset(BaseModel):
@@ -46,7 +68,13 @@ class Dataset(BaseModel):
     """For a time split, the numbers of `users` and `items` that only appear after the training period."""
     updates: str | None = None
     """The content hash of the dataset that this one is a newer version of."""
+    tested_users: int | None = None
+    """The number of users with a test item; None if every user has one."""
+    recipe: str | None = None
+    """The options of `virtualmle data add` that make it from its file again; None where none is known."""
     synthetic: bool = False
+    checksums: dict[str, str] = {}
+    """SHA-256 of each of its files."""
     path: Path = Field(default=Path(), exclude=True)
 
 
@@ -74,6 +102,8 @@ class TrainingData:
     num_items: int
     facts: DatasetFacts
     validated: npt.NDArray[np.int64] | None = None
+    times: npt.NDArray[np.float64] | None = None
+    """When the training items were taken (N,), in seconds since 1970; None without timestamps."""
 
     def held_out(self) -> HeldOut:
         """The validation items, each with the training items of its user."""

@@ -28,7 +28,7 @@ def facts_of(sequences: Sequences, validated: int | None = None) -> DatasetFacts
     training = np.arange(events) < offsets[owner + 1] - held_out
     pair = training[1:] & (owner[1:] == owner[:-1])
     p50, p90, p95 = (float(value) for value in np.percentile(lengths, (50, 90, 95)))
-    distinct = len(np.unique(owner[training] * sequences.num_items + items[training]))
+    pairs = np.unique(owner[training] * sequences.num_items + items[training])
     ties = None if sequences.times is None else sequences.times[1:] == sequences.times[:-1]
     return DatasetFacts(
         users=users,
@@ -40,11 +40,24 @@ def facts_of(sequences: Sequences, validated: int | None = None) -> DatasetFacts
         p95_length=p95,
         density=events / (users * sequences.num_items),
         item_gini=_gini(np.bincount(items[training], minlength=sequences.num_items)),
-        repeat_rate=1 - distinct / int(training.sum()),
+        repeat_rate=1 - len(pairs) / int(training.sum()),
         timestamp_tie_rate=None if ties is None else _share(ties, pair),
         ascending_id_rate=_share(items[1:] > items[:-1], pair),
         validated_users=validated,
+        repeating_users=_repeating(owner[training], pairs // sequences.num_items, users),
     )
+
+
+def repeating_users(items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> float:
+    """The share of users with an item twice in their training events, `items` (N,) packed by `offsets` (users + 1,)."""
+    users, size = len(offsets) - 1, int(items.max()) + 1
+    owner = np.repeat(np.arange(users, dtype=np.int64), np.diff(offsets))
+    return _repeating(owner, np.unique(owner * size + items) // size, users)
+
+
+def _repeating(owners: npt.NDArray[np.int64], distinct_owners: npt.NDArray[np.int64], users: int) -> float:
+    """The share of users with more events than distinct items; each array has a user for each of them."""
+    return float((np.bincount(owners, minlength=users) > np.bincount(distinct_owners, minlength=users)).mean())
 
 
 def _share(condition: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:

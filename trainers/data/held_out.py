@@ -15,3 +15,5 @@ class HeldOut:
     items: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int32]
+    untrained: npt.NDArray[np.bool_] | None = None
+    """Whether each user (F,) has no training event; None where all have some."""

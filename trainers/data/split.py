@@ -43,6 +43,37 @@ def parts(sequences: Sequences) -> tuple[Arrays, Arrays]:
     return _leave_one_out(sequences) if sequences.cuts is None else _by_time(sequences, sequences.cuts)
 
 
+def suggested(sequences: Sequences, least: int) -> str | None:
+    """Cuts that leave at least `least` users to validate and to test on, or as many as there can be; None if no better.
+
+    They are tried from the smallest test period up; both periods hold about as many events.
+    """
+    times, cuts = sequences.times, sequences.cuts
+    assert times is not None
+    assert cuts is not None
+    present = min(_users_of(sequences, cuts.valid, cuts.test))
+    best: tuple[int, float, float] = (present, cuts.valid, cuts.test)
+    for share in (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3):
+        test, valid = (float(np.floor(cut)) for cut in np.quantile(times, (1 - share, 1 - 2 * share)))
+        if valid < test:
+            best = max(best, (min(least, *_users_of(sequences, valid, test)), valid, test), key=lambda cut: cut[0])
+        if best[0] >= least:
+            break
+    if best[0] <= present:
+        return None
+    validated, tested = _users_of(sequences, *best[1:])
+    begin, end = (datetime.fromtimestamp(cut, UTC).strftime("%Y-%m-%dT%H:%M:%S") for cut in best[1:])
+    return f"--valid-from {begin} --test-from {end} would leave {validated:,} users to validate and {tested:,} to test."
+
+
+def _users_of(sequences: Sequences, valid: float, test: float) -> tuple[int, int]:
+    """How many users validate and test with these cuts: those with an event in a period and one before it."""
+    assert sequences.times is not None
+    first = np.minimum.reduceat(sequences.times, sequences.offsets[:-1])
+    users = [_first_after(sequences, begin, end)[0] for begin, end in ((valid, test), (test, inf))]
+    return int((first[users[0]] < valid).sum()), int((first[users[1]] < test).sum())
+
+
 def training_part(sequences: Sequences) -> Sequences:
     """The training events of a time split, for the users who have any; without a time split, `sequences`."""
     if sequences.cuts is None or sequences.times is None:
@@ -59,7 +90,10 @@ def _leave_one_out(sequences: Sequences) -> tuple[Arrays, Arrays]:
     training = np.ones(len(items), dtype=np.bool_)
     training[ends - 1] = training[ends - 2] = False
     offsets = sequences.offsets - 2 * np.arange(len(sequences.offsets))
-    return {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}, {"test": test}
+    train: Arrays = {"items": items[training], "offsets": offsets.astype(np.int64), "validation": validation}
+    if sequences.times is not None:
+        train["times"] = sequences.times[training]
+    return train, {"test": test}
 
 
 def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
@@ -78,6 +112,8 @@ def _by_time(sequences: Sequences, cuts: Cuts) -> tuple[Arrays, Arrays]:
         "validation": sequences.items[places[in_training]],
         "validated": users[in_training],
     }
+    assert training.times is not None
+    train["times"] = training.times
     users, places = _first_after(sequences, cuts.test, inf)
     lengths = places - sequences.offsets[users]
     users, places, lengths = users[lengths > 0], places[lengths > 0], lengths[lengths > 0]

@@ -78,7 +78,7 @@ def publish(folder: Path, target: Path) -> bool:
     Only its user can read what is published: it holds the sealed test.
     """
     shutil.rmtree(folder / "work")
-    for path in (*folder.iterdir(), folder):
+    for path in (*folder.rglob("*"), folder):
         path.chmod(0o700 if path.is_dir() else 0o600)
         _flush(path)
     try:

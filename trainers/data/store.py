@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,24 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
-from trainers.contract.regular_files import check_regular, read_regular
-from trainers.data.content import TABLES, ContentHash, changed, ids, training_hash
+from trainers.contract.regular_files import check_regular
+from trainers.data.content import (
+    SEALED,
+    TABLES,
+    TEST,
+    TRAIN,
+    WHOLE,
+    ContentHash,
+    changed,
+    check_file,
+    checksums,
+    ids,
+    training_hash,
+)  # fmt: skip
 from trainers.data.dataset import SPLIT, Dataset, ImportReport, Sequences, TrainingData
+from trainers.data.description import damaged, load_arrays, read_description, write_description
 from trainers.data.errors import NAME_PATTERN, DataError, check_name, foreign
 from trainers.data.facts import facts_of
 from trainers.data.held_out import HeldOut
@@ -26,15 +36,13 @@ from trainers.data.staging import Staging, publish, throw_away
 
 ITEMS = "items.parquet"
 """The file of item numbers and ids, in the columns index and id."""
-_WHOLE = "whole.safetensors"
-"""The file of all events of a time split, including those after the test items, which no metric reads."""
 
 
 def find(datasets_dir: Path, name: str) -> Dataset:
     """The dataset called `name`. Raises DataError with the nearest name and the existing ones."""
     check_name(name)
     if (datasets_dir / name / "dataset.json").is_file():
-        return _read(datasets_dir / name)
+        return read_description(datasets_dir / name)
     names = [dataset.name for dataset in list_datasets(datasets_dir)]
     near = difflib.get_close_matches(name, [*names, "demo"], 1, 0.6)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -56,7 +64,7 @@ def list_datasets(datasets_dir: Path) -> list[Dataset]:
     for folder in sorted(datasets_dir.iterdir()) if datasets_dir.is_dir() else []:
         if re.fullmatch(NAME_PATTERN, folder.name) and (folder / "dataset.json").is_file():
             try:
-                datasets.append(_read(folder))
+                datasets.append(read_description(folder))
             except DataError:
                 continue
     return datasets
@@ -81,11 +89,13 @@ def save(
     *,
     synthetic: bool = False,
     updates: str | None = None,
+    recipe: str | None = None,
+    dry_run: bool = False,
 ) -> Dataset:
     """Stores sequences as the dataset `name` beside the staging folder; if the same content is there, it stays as is.
 
-    The connection of `staging` holds the tables users and items (index, id). Raises DataError if `name` has other
-    content.
+    The connection of `staging` holds the tables users and items (index, id). A `dry_run` stores nothing. Raises
+    DataError if `name` has other content.
     """
     folder = staging.folder
     train, sealed = parts(sequences)
@@ -96,12 +106,16 @@ def save(
         split=split,
         facts=facts_of(sequences, len(train["validation"]) if "validated" in train else None),
         report=report,
-        cold=dict(sequences.cold),
+        cold=_cold(sequences, train, sealed),
+        tested_users=len(sealed["test"]) if "users" in sealed else None,
         updates=updates,
+        recipe=recipe,
         synthetic=synthetic,
     )
-    text = json.dumps({"version": 1, **dataset.model_dump(mode="json")}, indent=1)
-    (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+    if dry_run:
+        return dataset
+    dataset = dataset.model_copy(update={"checksums": checksums(folder)})
+    write_description(folder, dataset)
     staging.connection.close()
     target = folder.with_name(name)
     if not target.exists() and publish(folder, target):
@@ -120,11 +134,11 @@ def load_training(folder: Path, expected_hash: str | None = None) -> TrainingDat
 
     `expected_hash`: what `check_content` returned for it, None to load unchecked. Raises DataError.
     """
-    dataset = _read(folder)
+    dataset = read_description(folder)
     facts = dataset.facts
-    arrays = _load(folder / "train.safetensors", ("items", "offsets", "validation"), ("validated",))
+    arrays = load_arrays(folder, TRAIN, ("items", "offsets", "validation"), ("validated", "times"))
     items, offsets, validation = arrays["items"], arrays["offsets"], arrays["validation"]
-    validated = arrays.get("validated")
+    validated, times = arrays.get("validated"), arrays.get("times")
     valid = (
         _packed(items, offsets, facts.items)
         and len(offsets) == facts.users + 1
@@ -132,18 +146,21 @@ def load_training(folder: Path, expected_hash: str | None = None) -> TrainingDat
         and bool(validation.min() >= 0 and validation.max() < facts.items)
         and len(validation) == (facts.users if validated is None else len(validated))
         and (validated is None or _increasing(validated, facts.users))
+        and (times is None or (times.dtype, len(times)) == (np.float64, len(items)))
     )
     if not valid:
-        raise _damaged(folder, "train.safetensors does not fit dataset.json")
+        raise damaged(folder, "train.safetensors does not fit dataset.json")
     if expected_hash is not None and (found := training_hash(dataset.split, arrays)) != expected_hash:
         raise changed(folder, f"train.safetensors has the hash {found!r}, not {expected_hash!r}")
-    return TrainingData(items, offsets, validation, facts.items, facts, validated)
+    check_file(dataset, TRAIN)
+    return TrainingData(items, offsets, validation, facts.items, facts, validated, times)
 
 
 def load_test(folder: Path) -> HeldOut:
     """The sealed test items, each with all earlier items of its user; no training reads them. Raises DataError."""
-    facts = _read(folder).facts
-    arrays = _load(folder / "test.safetensors", ("test",), ("items", "offsets", "users"))
+    dataset = read_description(folder)
+    facts = dataset.facts
+    arrays = load_arrays(folder, TEST, ("test",), ("items", "offsets", "users"))
     test = arrays["test"]
     valid = test.dtype == np.int32 and bool(test.min() >= 0 and test.max() < facts.items)
     if "offsets" in arrays:
@@ -155,8 +172,10 @@ def load_test(folder: Path) -> HeldOut:
         offsets = data.offsets + np.arange(len(data.offsets))
         valid = valid and len(test) == facts.users
     if not valid:
-        raise _damaged(folder, "test.safetensors does not fit dataset.json")
-    return HeldOut(items, offsets, test)
+        raise damaged(folder, "test.safetensors does not fit dataset.json")
+    check_file(dataset, TEST)
+    untrained = arrays["users"] >= facts.users if "users" in arrays else None
+    return HeldOut(items, offsets, test, untrained if untrained is not None and untrained.any() else None)
 
 
 def load_whole(folder: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -164,20 +183,21 @@ def load_whole(folder: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int6
 
     They serve to train on everything once a study is finished; such weights get no test score. Raises DataError.
     """
-    dataset = _read(folder)
+    dataset = read_description(folder)
     if dataset.split == SPLIT:
         test = load_test(folder)
         items = np.insert(test.items, test.offsets[1:], test.targets)
         return items, test.offsets + np.arange(len(test.offsets))
-    if not (folder / _WHOLE).exists():
+    if not (folder / WHOLE).exists():
         raise DataError(
             f"Dataset {folder.name!r} was added by a version that kept no events after the test items: remove it and "
             "add its file again."
         )
-    arrays = _load(folder / _WHOLE, ("items", "offsets"))
+    arrays = load_arrays(folder, WHOLE, ("items", "offsets"))
     items, offsets = arrays["items"], arrays["offsets"]
     if not _packed(items, offsets, dataset.facts.items):
-        raise _damaged(folder, f"{_WHOLE} does not fit dataset.json")
+        raise damaged(folder, f"{WHOLE} does not fit dataset.json")
+    check_file(dataset, WHOLE)
     return items, offsets
 
 
@@ -190,7 +210,7 @@ def load_ids(folder: Path) -> list[str]:
             rows = connection.execute("SELECT id FROM read_parquet(?) ORDER BY index", [str(path)]).fetchall()
     except (duckdb.Error, UnicodeError, OSError) as error:  # DuckDB may quote bytes of the file that are no text
         reason = str(error).strip().split("\n")[0] or type(error).__name__  # DuckDB may have no words for it
-        raise _damaged(folder, f"{ITEMS}: {reason}") from None
+        raise damaged(folder, f"{ITEMS}: {reason}") from None
     return [str(row[0]) for row in rows]
 
 
@@ -208,53 +228,31 @@ def _increasing(users: npt.NDArray[Any], count: int) -> bool:
     return bool(users.dtype == np.int64 and users[0] >= 0 and users[-1] < count and np.all(np.diff(users) > 0))
 
 
-def _read(folder: Path) -> Dataset:
-    try:
-        values = json.loads(read_regular(folder / "dataset.json"))
-        return Dataset.model_validate({**values, "path": folder, "name": folder.name})
-    except FileNotFoundError:
-        raise DataError(f"{str(folder)!r} holds no dataset: dataset.json is missing.") from None
-    except OSError as error:
-        raise foreign("Reading", folder, error) from None
-    except (ValidationError, ValueError, TypeError, RecursionError) as error:
-        raise _damaged(folder, f"dataset.json: {str(error).splitlines()[0]}") from None
-
-
-def _load(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, npt.NDArray[Any]]:
-    try:
-        check_regular(path)
-        arrays = load_file(path)
-    except FileNotFoundError:
-        raise _damaged(path.parent, f"{path.name} is missing") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(path.parent, f"{path.name}: {str(error).splitlines()[0]}") from None
-    if set(arrays) - set(optional) != set(names) or any(array.ndim != 1 or not len(array) for array in arrays.values()):
-        raise _damaged(path.parent, f"{path.name} does not hold {', '.join(names)}")
-    return arrays
-
-
-def _damaged(folder: Path, reason: str) -> DataError:
-    return DataError(
-        f"Dataset {folder.name!r} is damaged ({reason}); remove it with `virtualmle data remove {folder.name}` "
-        "and add its file again."
-    )
-
-
 def _all_events(sequences: Sequences) -> Arrays:
     """All events of a time split, since those after the test items are in neither part; else nothing."""
     return {} if sequences.cuts is None else {"items": sequences.items, "offsets": sequences.offsets}
+
+
+def _cold(sequences: Sequences, train: Arrays, sealed: Arrays) -> dict[str, int]:
+    """Numbers of users and items that only appear after the training period, and of users tested without training."""
+    if "users" not in sealed:
+        return dict(sequences.cold)
+    untrained = np.count_nonzero(sealed["users"].astype(np.int64) >= len(train["offsets"]) - 1)
+    return {**sequences.cold, "tested": int(untrained)}
 
 
 def _write(
     folder: Path, split: str, train: Arrays, sealed: Arrays, whole: Arrays, connection: duckdb.DuckDBPyConnection
 ) -> str:
     """Writes the files of the stored form and the id tables; returns the content hash."""
-    save_file(train, folder / "train.safetensors")
-    save_file(sealed, folder / "test.safetensors")
+    (folder / SEALED).mkdir()
+    save_file(train, folder / TRAIN)
+    save_file(sealed, folder / TEST)
     if whole:
-        save_file(whole, folder / _WHOLE)
+        save_file(whole, folder / WHOLE)
     digest = ContentHash(split)
-    for array in (*train.values(), *sealed.values(), *whole.values()):
+    hashed = [array for name, array in train.items() if name != "times"]
+    for array in (*hashed, *sealed.values(), *whole.values()):
         digest.add_array(array)
     for table in TABLES:
         target = str(folder / f"{table}.parquet").replace("'", "''")

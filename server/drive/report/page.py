@@ -236,9 +236,13 @@ def _protocol(drive: Drive, report: Report) -> str:
     brief = drive.open_study.study.brief
     versions = report.versions
     reveal = f" This was reveal {report.test_reveal} of this dataset content." if report.test_reveal else ""
+    made = report.dataset.recipe
+    recipe = f" Data: `virtualmle data add {report.dataset.name} FILE {made}`." if made else ""
+    recipe += "".join(f" {_quoted(warning)}" for warning in report.dataset.warnings)
     return (
         f"Study `{report.study_id}`, seed {report.seed}; split `{report.dataset.split}`, content "
-        f"`{report.dataset.content_hash}`. Ranking over all items, history filtered: {brief.filter_seen}. Selection on "
+        f"`{report.dataset.content_hash}`. Ranking over all items, history filtered: {brief.filter_seen}.{recipe} "
+        "Selection on "
         f"validation only, by the best mean over seeds; the test was sealed until the end.{reveal}{_early(report)} "
         f"{_calibration(report)} Relative seed noise "
         f"{report.noise.sigma:.1%} ({report.noise.df:.3g} degrees of freedom). virtualmle {versions.virtualmle}, torch "

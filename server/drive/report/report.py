@@ -28,6 +28,10 @@ class DatasetPart(Part):
     interactions: int
     content_hash: str
     split: str
+    recipe: str | None = None
+    """The options of `virtualmle data add` that made it; None where none are known."""
+    warnings: list[str] = []
+    """What is odd about it."""
 
 
 class TrialPart(Part):
@@ -142,7 +146,7 @@ def build(drive: Drive) -> Report:
     """The report of a drive as it stands, finished or not."""
     study_client, plan, finish = drive.open_study, drive.plan, drive.open_study.finish
     brief, sigma = study_client.study.brief, sigma_of(study_client)
-    facts = {name: brief.dataset.get(name) for name in DatasetPart.model_fields}
+    facts = {name: brief.dataset.get(name) for name in DatasetPart.model_fields} | {"warnings": brief.warnings}
     return Report(
         study_id=study_client.study.study_id,
         dataset=DatasetPart.model_validate(facts),

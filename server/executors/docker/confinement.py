@@ -96,7 +96,7 @@ class Confinement:
         """The task's own directory, writable; the files and directories that it reads, read-only."""
         bound = [(directory, WORK / "trials" / directory.name, False)]
         files = dataset_files(directory, task, self.datasets)
-        bound += [(path, WORK / "datasets" / path.parent.name / path.name, True) for path in files]
+        bound += [(path, WORK / "datasets" / path.relative_to(self.datasets), True) for path in files]
         bound += [(path, WORK / "trials" / path.name, True) for path in needs_of(directory, task).trials]
         mounts = [Mount(str(to), str(self._on_host(path)), type="bind", read_only=only) for path, to, only in bound]
         return mounts + [Mount(to, str(path), type="bind", read_only=True) for path, to in self.mounts.items()]

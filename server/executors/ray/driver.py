@@ -89,7 +89,7 @@ class Run:
         """
         parcels = [
             await asyncio.to_thread(code),
-            await asyncio.to_thread(dataset, self._cluster.datasets, self._files.needs.dataset_hash),
+            await asyncio.to_thread(dataset, self._cluster.datasets, self._files.directory, self._task),
         ]
         references = [
             await asyncio.to_thread(self._connection.reference, parcel) for parcel in parcels if parcel is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trainers
 from server.executors.base import write_whole
-from server.executors.needs import needs_of
+from server.executors.needs import dataset_files, needs_of
 from server.executors.ray.node import GROWING, PASSING
 from trainers.contract.regular_files import append_regular, is_regular
 from trainers.contract.wire import ATTEMPT_FILE, RESULT_FILES, SPEC_FILE, ChildTask
@@ -45,18 +45,19 @@ def code() -> Parcel:
     return _parcel("code", "", root, (path for path in paths if "__pycache__" not in path.parts))
 
 
-def dataset(datasets: Path, content_hash: str | None) -> Parcel | None:
-    """A stored dataset; None where there is none, which the training itself will report."""
+def dataset(datasets: Path, directory: Path, task: ChildTask) -> Parcel | None:
+    """The files of a dataset that a task reads; None where there is none, which the training itself will report."""
+    content_hash = needs_of(directory, task).dataset_hash
     try:
         stored = find_by_hash(datasets, content_hash or "")
     except DataError:
         return None
-    return _dataset(stored.path, content_hash)
+    return _dataset(stored.path, stored.content_hash, dataset_files(directory, task, datasets))
 
 
 @lru_cache(maxsize=4)
-def _dataset(folder: Path, content_hash: str) -> Parcel:
-    return _parcel("dataset", folder.name, folder, (path for path in folder.iterdir() if path.is_file()))
+def _dataset(folder: Path, content_hash: str, files: tuple[Path, ...]) -> Parcel:
+    return _parcel("dataset", folder.name, folder, files)
 
 
 def _parcel(kind: str, name: str, root: Path, paths: Iterable[Path]) -> Parcel:

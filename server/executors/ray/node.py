@@ -133,8 +133,10 @@ class Node:
 
     def _lay_out(self, files: dict[str, bytes], name: str, dataset: Path | None) -> None:
         self._directory.mkdir(parents=True)
-        if dataset is not None and not (self._scratch / "datasets" / name).is_symlink():
-            (self._scratch / "datasets" / name).symlink_to(dataset)
+        if dataset is not None:
+            link = self._scratch / "datasets" / name
+            link.unlink(missing_ok=True)  # an earlier task had other files of the dataset
+            link.symlink_to(dataset)
         for place, content in files.items():
             path = self._scratch / "trials" / place
             path.parent.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,43 @@ from trainers.data import DataError, add
 def test_add_prints_facts_to_stdout_and_losses_to_stderr(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", table("user", "item", "ts") + "4,9\n99,7,5.0,1000000100\n")
     result = _run(tmp_path, "add", "log", str(path), "--json")
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     assert json.loads(result.stdout)["report"]["dropped"] == {"broken_row": 1, "short_user": 1}
     assert result.stderr.splitlines() == [
         "Read 9 rows of log.csv as csv (user='user', item='item', timestamp='ts').",
+        "Ignored the columns 'rating'.",
+        "Read times as s since 1970.",
+        "Event: user '4', item '30', 2001-09-09 01:48:20 UTC.",
+        "Event: user '4', item '7', 2001-09-09 01:50:00 UTC.",
+        "Event: user '4', item '100', 2001-09-09 01:51:40 UTC.",
+        "Times from 2001-09-09 01:48:20 to 2001-09-09 01:58:20 UTC.",
         "Dropped 1 row unreadable or with the wrong number of columns.",
         "Dropped 1 row of users with fewer than 3 events.",
         "Lost 22.22% of the rows.",
+        "Warning: Only 2 users validate and test: chance alone moves an ndcg@10 near .05 by about ±0.277 (95 %).",
+        "22.2% of the rows were lost, more than --max-lost 0.1 allows (exit code 3); the reasons are above.",
     ]
+
+
+def test_a_dry_run_says_everything_and_stores_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", table("user", "item", "ts"))
+    result = _run(tmp_path, "add", "log", str(path), "--dry-run", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["interactions"]) == (0, 7)
+    assert "Nothing was stored (--dry-run)." in result.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_recipe_is_a_command_that_adds_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "log.csv", table("user", "item", "ts"))
+    monkeypatch.chdir(tmp_path)
+    _run(tmp_path, "add", "log", "log.csv", "--where", "rating > 1", "--drop-duplicates", "none")
+    command = _run(tmp_path, "recipe", "log").stdout.strip()
+    assert command == (
+        "virtualmle data add log log.csv --user user --item item --timestamp ts --where "
+        "'rating > 1' --drop-duplicates none"
+    )
+    again = _run(tmp_path, *shlex.split(command)[2:])
+    assert "log is there already with the same content" in again.stderr
 
 
 def test_adding_the_same_again_says_so_and_succeeds(tmp_path: Path) -> None:

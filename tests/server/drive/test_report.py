@@ -50,7 +50,7 @@ def test_report_json_has_the_promised_shape(four: dict[str, Any]) -> None:
     assert (four["test_delta"], four["words"].split(" on ")[0]) == (0.6, "The chosen configuration beats the default")
     assert four["dataset"] == {
         "name": "demo", "users": FACTS.users, "items": FACTS.items, "interactions": FACTS.interactions,
-        "content_hash": "abc", "split": "leave-one-out",
+        "content_hash": "abc", "split": "leave-one-out", "recipe": None, "warnings": [],
     }  # fmt: skip
     assert four["trials"][3] == {
         "trial_id": "t-3", "number": 1, "parent": "t-0", "changes": {"learning_rate": 0.003}, "seed": 0,

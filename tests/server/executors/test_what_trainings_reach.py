@@ -30,12 +30,12 @@ pytestmark = pytest.mark.anyio
 TRAINING = {"dataset.json", "train.safetensors"}
 REQUESTS: dict[str, tuple[ChildTask, EvaluationSpec | ExportSpec | RecommendSpec | None, set[str]]] = {
     "run": ("run", None, TRAINING),
-    "evaluate": ("evaluate", EvaluationSpec(dataset_hash="", checkpoints=()), TRAINING | {"test.safetensors"}),
+    "evaluate": ("evaluate", EvaluationSpec(dataset_hash="", checkpoints=()), TRAINING | {"sealed/test.safetensors"}),
     "export": ("export", ExportSpec(trial_id="t-1", threads=1), TRAINING | {"items.parquet"}),
     "refit": (
         "export",
         ExportSpec(trial_id="t-1", threads=1, refit_epochs=2),
-        TRAINING | {"items.parquet", "test.safetensors"},
+        TRAINING | {"items.parquet", "sealed/test.safetensors"},
     ),
     "recommend": ("recommend", RecommendSpec(trial_id="t-1", history=()), TRAINING | {"items.parquet"}),
 }
@@ -55,7 +55,7 @@ def test_a_container_mounts_the_files_that_its_task_reads_and_no_others(request_
             request = EvaluationSpec(dataset_hash=spec.dataset_hash, checkpoints=(path,))
         (directory / REQUEST_FILES[task]).write_text(request.model_dump_json())
     folder = find(tmp_path / "datasets", "log").path
-    for path in folder.iterdir():
+    for path in folder.rglob("*.*"):
         path.chmod(0o600)
     confinement = Confinement(tmp_path / "datasets", tmp_path, Path("/on/host"), ("trainers",), {})
     confinement.admit(directory, task)
@@ -65,7 +65,7 @@ def test_a_container_mounts_the_files_that_its_task_reads_and_no_others(request_
     assert {mount["Source"] for mount in of_data.values()} == {f"/on/host/datasets/log/{name}" for name in files}
     assert all(mount["ReadOnly"] for mount in of_data.values())
     if os.getuid() == 0:
-        assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o044} == files
+        assert {str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.stat().st_mode & 0o044} == files
 
 
 def test_a_container_of_an_unknown_dataset_mounts_none(tmp_path: Path) -> None:

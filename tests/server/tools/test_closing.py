@@ -279,7 +279,7 @@ async def test_a_cursor_that_no_tool_gave_is_refused_in_one_line(tool: str, curs
         assert refusal == f"cursor={cursor[:20]!r} is not one that {tool} gave; leave it out to begin again."
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("part", ["train", "sealed/test"])
 async def test_a_dataset_that_was_changed_is_refused_before_its_test_is_looked_at(part: str, tmp_path: Path) -> None:
     async with tool_client(tmp_path) as at:
         study_id = await trained(at)

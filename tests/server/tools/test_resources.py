@@ -101,6 +101,7 @@ async def test_no_answer_no_resource_and_no_prompt_holds_an_id_of_a_user_or_of_a
         f"person{user:04}x " + " ".join(f"thing{(user * step) % 53:04}y" for step in range(1, 9))
         for user in range(1, 80)
     ]
+    lines.append("person0bot " + "thing0001y thing0002y " * 2_000)
     (tmp_path / "log.txt").write_text("\n".join(lines) + "\n")
     add(tmp_path / "datasets", "log", tmp_path / "log.txt")
     said: dict[str, str] = {}

@@ -23,10 +23,11 @@ from tests.support import padded
 from tests.support.handmade import trial
 from trainers import __main__ as command
 from trainers.child import trial as trials
+from trainers.child.reveal import reveal
 from trainers.contract.metrics import filter_rule, metrics_of
 from trainers.contract.specs import SASRecSpec
 from trainers.contract.wire import Epoch, Revealed, TrialResult, TrialSpec
-from trainers.data import Dataset, load_test, load_training
+from trainers.data import Dataset, TimeSplit, add, load_test, load_training
 from trainers.data.baselines import baseline_ranks
 from trainers.models import checkpoint
 
@@ -271,6 +272,25 @@ def test_evaluate_reveals_the_test_metrics_of_each_checkpoint(
     assert revealed.baselines == {
         name: metrics_of(places) for name, places in baseline_ranks(data, rule, sealed).items()
     }
+
+
+def test_users_without_a_training_event_are_tested_apart(tmp_path: Path) -> None:
+    rows = [(user, (user + day) % 9, 86_400 * day) for user in range(40) for day in range(8)]
+    rows += [(100 + user, (user + day) % 9, 86_400 * day) for user in range(7) for day in (5, 6, 7)]
+    content = "user,item,timestamp\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows)
+    (tmp_path / "log.csv").write_text(content)
+    split = TimeSplit(valid_days=1.5, test_days=1.5)
+    dataset = add(tmp_path / "datasets", "log", tmp_path / "log.csv", split=split)
+    assert dataset.cold["tested"] == 7
+    prepare(tmp_path / "t-1", dataset, max_epochs=1)
+    assert in_process(tmp_path / "t-1", dataset).status == "ok"
+    ask(tmp_path / "reveal", dataset, ["t-1"])
+    revealed = reveal(tmp_path / "reveal", dataset.path.parent)
+    assert (revealed.status, revealed.users, revealed.apart_users) == ("ok", 40, 7)
+    ranks = load_file(tmp_path / "reveal" / "test_ranks.safetensors")["t-1"]
+    assert len(ranks) == 40
+    assert revealed.trials["t-1"] == metrics_of(ranks)
+    assert revealed.apart.keys() == {"t-1"}
 
 
 def ask(folder: Path, dataset: Dataset, names: list[str], filter_seen: str = "auto") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,78 @@ from tests.support.interactions import sequences, write
 from tests.support.tool_client import tool_client
 from trainers.child import tasks
 from trainers.contract.wire import TrialResult
-from trainers.data import DataError, Dataset, TimeSplit, add, check_content, content, list_datasets, load_training
+from trainers.data import (
+    DataError,
+    Dataset,
+    TimeSplit,
+    add,
+    check_content,
+    content,
+    list_datasets,
+    load_test,
+    load_training,
+    load_whole,
+)
+
+
+def test_the_times_of_training_events_are_stored_and_covered_by_a_checksum(tmp_path: Path) -> None:
+    rows = "".join(f"{user},{(user + day) % 5},{86400 * day + user}\n" for user in range(9) for day in range(9))
+    path = write(tmp_path / "timed.csv", "user,item,timestamp\n" + rows)
+    dataset = add(tmp_path / "datasets", "timed", path)
+    data = load_training(dataset.path, check_content(dataset))
+    assert data.times is not None
+    assert data.times[:7].tolist() == [86400 * day for day in range(7)]
+    split = TimeSplit(valid_days=2, test_days=2)
+    later = load_training(add(tmp_path / "datasets", "later", path, split=split).path)
+    assert later.times is not None
+    assert (len(later.times), later.times.max()) == (len(later.items), 86400 * 4 + 8)
+    arrays = load_file(dataset.path / "train.safetensors")
+    arrays["times"][0] += 1
+    save_file(arrays, dataset.path / "train.safetensors")
+    with pytest.raises(DataError, match=r"train\.safetensors is not the file that was stored"):
+        check_content(dataset)
+    with pytest.raises(DataError, match=r"train\.safetensors is not the file that was stored"):
+        load_training(dataset.path)
+
+
+def as_stored_before(dataset: Dataset) -> None:
+    """Gives a dataset the form of version 1: sealed arrays beside the others, no times, no checksums."""
+    sealed, description = dataset.path / "sealed", dataset.path / "dataset.json"
+    for path in sealed.iterdir():
+        path.rename(dataset.path / path.name)
+    sealed.rmdir()
+    arrays = load_file(dataset.path / "train.safetensors")
+    arrays.pop("times", None)
+    save_file(arrays, dataset.path / "train.safetensors")
+    values = json.loads(description.read_text())
+    for name in ("checksums", "recipe", "tested_users"):
+        del values[name]
+    del values["facts"]["repeating_users"]
+    description.write_text(json.dumps({**values, "version": 1}))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_dataset_of_before_is_moved_to_the_present_form_with_its_hash(tmp_path: Path, interrupted: bool) -> None:
+    rows = "".join(f"{user},{(user + day) % 5},{86400 * day + user}\n" for user in range(9) for day in range(9))
+    path = write(tmp_path / "timed.csv", "user,item,timestamp\n" + rows)
+    split = TimeSplit(valid_days=2, test_days=2)
+    dataset = add(tmp_path / "datasets", "timed", path, split=split)
+    whole, test = load_whole(dataset.path), load_test(dataset.path)
+    as_stored_before(dataset)
+    if interrupted:
+        (dataset.path / "sealed").mkdir()
+        (dataset.path / "test.safetensors").rename(dataset.path / "sealed" / "test.safetensors")
+    (found,) = list_datasets(tmp_path / "datasets")
+    assert (found.content_hash, found.facts) == (dataset.content_hash, dataset.facts)
+    assert found.checksums.keys() == dataset.checksums.keys()
+    assert load_training(found.path, check_content(found)).times is None
+    assert np.array_equal(load_test(found.path).targets, test.targets)
+    assert np.array_equal(load_whole(found.path)[0], whole[0])
+    assert sorted(path.name for path in found.path.iterdir()) == [
+        "dataset.json", "items.parquet", "sealed", "train.safetensors", "users.parquet",
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o077 for path in found.path.rglob("*")} == {0}
+    assert list_datasets(tmp_path / "datasets") == [found]
 
 
 def a_dataset(folder: Path) -> Dataset:
@@ -39,7 +111,7 @@ def test_the_files_of_every_split_have_the_hash_that_they_were_stored_under(tmp_
     assert load_training(dataset.path, check_content(dataset)).facts == dataset.facts
 
 
-@pytest.mark.parametrize(("file", "array"), [("train", "items"), ("train", "validation"), ("test", "test")])
+@pytest.mark.parametrize(("file", "array"), [("train", "items"), ("train", "validation"), ("sealed/test", "test")])
 def test_a_changed_array_is_refused_with_the_name_of_the_dataset_and_what_to_do(
     tmp_path: Path, file: str, array: str
 ) -> None:

@@ -26,6 +26,7 @@ def test_facts_of_two_users() -> None:
         repeat_rate=0.25,  # one of four training events repeats an item of its user
         timestamp_tie_rate=0.5,  # one of two adjacent training pairs
         ascending_id_rate=0.5,
+        repeating_users=0.5,  # one of two
     )
 
 

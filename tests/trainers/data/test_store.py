@@ -90,7 +90,7 @@ def test_a_removed_dataset_is_gone_whole(tmp_path: Path) -> None:
 
 def test_training_data_is_loaded_without_the_test_file(tmp_path: Path) -> None:
     dataset = _add(tmp_path)
-    (dataset.path / "test.safetensors").unlink()
+    (dataset.path / "sealed" / "test.safetensors").unlink()
     assert load_training(dataset.path).num_items == 4
     with pytest.raises(DataError, match=r"Dataset 'log' is damaged \(test\.safetensors is missing\)"):
         load_test(dataset.path)
@@ -108,9 +108,9 @@ def test_a_damaged_file_is_named_and_the_dataset_can_be_removed(name: str, tmp_p
 
 def test_arrays_of_another_dataset_are_taken_for_damage(tmp_path: Path) -> None:
     dataset, other = _add(tmp_path), _add(tmp_path, "other", "1 2 3 4\n")
-    for name, load in (("test", load_test), ("train", load_training)):
+    for name, load in (("sealed/test", load_test), ("train", load_training)):
         (other.path / f"{name}.safetensors").replace(dataset.path / f"{name}.safetensors")
-        with pytest.raises(DataError, match=rf"{name}\.safetensors does not fit dataset.json"):
+        with pytest.raises(DataError, match=rf"{Path(name).name}\.safetensors does not fit dataset.json"):
             load(dataset.path)
 
 

@@ -1,4 +1,4 @@
-"""Cleaning in DuckDB: unusable rows are dropped and counted, and the other events become indexed sequences."""
+"""Cleaning in DuckDB: rare users and items are dropped and counted, and the other events become indexed sequences."""
 
 from __future__ import annotations
 
@@ -12,34 +12,27 @@ import numpy.typing as npt
 
 from trainers.data.dataset import Cuts, Sequences
 from trainers.data.errors import DataError
+from trainers.data.importing.options import Options
 from trainers.data.importing.sql import count
 from trainers.data.split import TimeSplit
 
 SHORTEST = 3
 """Number of events that a user needs: one each for training, validation and test."""
-_MISSING = "('', 'nan', 'null', 'none', '<na>', '\\n')"
-"""Texts that stand for a missing id, in any case; \\N is what databases export."""
 _WHOLE = "-?[0-9]{1,38}"
 
 
-def clean(
-    connection: duckdb.DuckDBPyConnection,
-    timed: bool,
-    k_core: int | None,
-    split: TimeSplit | None = None,
-    ties_seed: int | None = None,
-) -> tuple[Sequences, dict[str, int]]:
-    """The sequences in the table raw, and dropped rows by reason; leaves the tables users and items (index, id).
+def clean(connection: duckdb.DuckDBPyConnection, timed: bool, options: Options) -> tuple[Sequences, dict[str, int]]:
+    """The sequences in the table events, and dropped rows by reason; leaves the tables users and items (index, id).
 
     Events of a user are ordered by timestamp; equal ones keep the order of the file, or one drawn with `ties_seed`.
     Users and items are indexed in the order of their ids: by number if all are whole numbers, by text otherwise. If
-    nothing is usable, the sequences are empty. With a time `split`, the training period alone decides: later rows of
+    nothing is usable, the sequences are empty. With a time split, the training period alone decides: later rows of
     items that it does not have are dropped, as are test rows of users with no earlier event, and users who first
     appear later are numbered last. Raises DataError if the split leaves no training events.
     """
-    dropped = _keep_valid(connection, timed)
-    _encode(connection)
-    cuts = None if split is None else _move_later_events(connection, split)
+    dropped: dict[str, int] = {}
+    split, k_core = options.split, options.k_core
+    cuts = None if split is None else _move_later_events(connection, TimeSplit(**split.model_dump()))
     least = SHORTEST if cuts is None else 1
     dropped["short_user"] = _drop_rare(connection, "user", least)
     dropped["k_core"] = 0
@@ -51,8 +44,8 @@ def clean(
     _index(connection, "item")
     cold = _join_later(connection, cuts, dropped) if cuts is not None else {}
     _index(connection, "user")
-    sequences = _read_sequences(connection, timed, ties_seed)
-    return replace(sequences, cuts=cuts, cold=cold), {reason: rows for reason, rows in dropped.items() if rows}
+    sequences = _read_sequences(connection, timed, options.ties_seed)
+    return replace(sequences, cuts=cuts, cold=cold), dropped
 
 
 def _move_later_events(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> Cuts | None:
@@ -84,43 +77,6 @@ def _join_later(connection: duckdb.DuckDBPyConnection, cuts: Cuts, dropped: dict
     connection.execute('CREATE TABLE known AS SELECT DISTINCT "user" AS code FROM events')
     connection.execute("INSERT INTO events SELECT * FROM later; DROP TABLE later")
     return cold
-
-
-def _keep_valid(connection: duckdb.DuckDBPyConnection, timed: bool) -> dict[str, int]:
-    """Creates the table valid (user_id, item_id, time, row) of complete, unique rows; returns drops by reason."""
-    missing = f"coalesce(lower(%s) IN {_MISSING}, true)"
-    stamp = missing % "stamp" if timed else "false"
-    connection.execute(
-        f"""CREATE TABLE marked AS SELECT user_id, item_id, rowid AS row,
-        coalesce(try_cast(stamp AS DOUBLE), epoch(try_cast(stamp AS TIMESTAMPTZ))) AS time,
-        CASE WHEN {missing % "user_id"} OR {missing % "item_id"} OR {stamp} THEN 'missing_field'
-        WHEN {timed} AND NOT coalesce(isfinite(time), false) THEN 'broken_timestamp' END AS reason FROM raw"""
-    )
-    connection.execute("DROP TABLE raw")
-    counted = connection.execute(
-        "SELECT reason, count(*) FROM marked WHERE reason IS NOT NULL GROUP BY reason"
-    ).fetchall()
-    dropped = {"missing_field": 0, "broken_timestamp": 0, **{str(reason): int(rows) for reason, rows in counted}}
-    first = "min(row) AS row FROM marked WHERE reason IS NULL GROUP BY user_id, item_id, time"
-    every = "row FROM marked WHERE reason IS NULL"
-    connection.execute(f"CREATE TABLE valid AS SELECT user_id, item_id, time, {first if timed else every}")
-    kept, usable = count(connection, "valid"), count(connection, "marked") - sum(dropped.values())
-    connection.execute("DROP TABLE marked")
-    return {**dropped, "duplicate": usable - kept}
-
-
-def _encode(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates tables users_all, items_all (code, id) and events (user, item, time, row); codes are faster than ids."""
-    for side in ("user", "item"):
-        connection.execute(
-            f"CREATE TABLE {side}s_all AS SELECT row_number() OVER () AS code, id "
-            f"FROM (SELECT DISTINCT {side}_id AS id FROM valid)"
-        )
-    connection.execute(
-        'CREATE TABLE events AS SELECT u.code AS "user", i.code AS item, v.time, v.row FROM valid v '
-        "JOIN users_all u ON u.id = v.user_id JOIN items_all i ON i.id = v.item_id"
-    )
-    connection.execute("DROP TABLE valid")
 
 
 def _drop_rare(connection: duckdb.DuckDBPyConnection, side: str, least: int) -> int:
@@ -159,7 +115,7 @@ def _read_sequences(connection: duckdb.DuckDBPyConnection, timed: bool, ties_see
     )
     if timed and ties_seed is not None:
         order = np.lexsort((_random_keys(ordered["row"], ties_seed), ordered["time"], ordered["owner"]))
-        ordered["item"] = ordered["item"][order]
+        ordered["item"], ordered["time"] = ordered["item"][order], ordered["time"][order]
     lengths = _columns(
         connection,
         'SELECT count(*) AS events FROM events e JOIN users u ON u.code = e."user" GROUP BY u.index ORDER BY u.index',

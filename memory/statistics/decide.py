@@ -125,6 +125,8 @@ class Settling:
 
     candidate: int
     rival: int
+    verdict: Verdict
+    """What it would be settled as."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ class Rule:
                 counts = [counts[0] + 1, counts[1] + 1]
             else:
                 counts[_next_side(first, second, counts)] += 1
-            if self._verdict(self._posterior(sides, *counts)) in DECIDED:
-                return Settling(counts[0] - first.count, counts[1] - second.count)
+            if (then := self._verdict(self._posterior(sides, *counts))) in DECIDED:
+                return Settling(counts[0] - first.count, counts[1] - second.count, then)
         return None
 
     def next_training(self, found: Sequence[Contender]) -> Contender | None:

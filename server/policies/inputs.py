@@ -11,7 +11,7 @@ from memory.statistics.noise import Sigma
 from server import answers
 from server.answers import TrialAnswer
 from server.policies.base import Lesson, Observation, PolicyContext
-from server.study.diagnosis import curve_points, diagnose
+from server.study.diagnosis import curve_points
 from server.study.history import StudyHistory
 from trainers.contract.space import Config, Space
 from trainers.contract.wire import Epoch
@@ -26,12 +26,12 @@ def observe(answer: TrialAnswer, config: Config, metric: str) -> Observation:
 
 def observed(history: StudyHistory, epochs: Mapping[str, Sequence[Epoch]] | None = None) -> list[Observation]:
     """The finished trainings of a study, oldest first; with curves and findings if `epochs` by trial are given."""
-    metric, sigma, by_trial = history.study.metric, history.noise.sigma, epochs or {}
+    metric, by_trial = history.study.metric, epochs or {}
     observations: list[Observation] = []
     for trial in history.trials:
         if trial.finished:
             trial_epochs = by_trial.get(trial.trial_id, ())
-            diagnosis = diagnose(trial, trial_epochs, metric, sigma, history.baselines) if epochs is not None else ()
+            diagnosis = history.diagnosis(trial, trial_epochs) if epochs is not None else ()
             score, violations = trial.validation.get(metric), history.violations(trial)
             curve = curve_points(trial_epochs, metric)
             observations.append(observation(trial, trial.config, score, violations, curve, diagnosis))

@@ -1,19 +1,20 @@
 """Diagnoses a training: one finding, whose first words a policy can act on. Pure functions.
 
-The first of these that the evidence supports is the diagnosis. The conditions of 4 to 9 exclude each other, so that no
+The first of these that the evidence supports is the diagnosis. The conditions of 5 to 10 exclude each other, so that no
 two findings can contradict:
 
 1. failed: `unstable` (diverged), `memory`, `crashed`;
 2. `stopped`: the early-stopping rule ended the training, so its end is not known;
-3. `underfitting`: validation never left zero;
-4. `unstable`: the loss jumped, or validation fell for good without the loss;
-5. `overfitting`: validation ended below its best by more than noise, and the loss kept falling;
-6. `cut short`: patience ended a curve that was still rising;
-7. `undertrained`: max_epochs or the clock ended a curve that was still rising;
-8. `underfitting`: the curve was flat at the end, below, at or barely above the strongest untrained baseline;
-9. `converged`: the curve was flat at the end.
+3. `never started`: another seed of the same configuration learned, this one did not;
+4. `underfitting`: validation never left zero;
+5. `unstable`: the loss jumped, or validation fell for good without the loss;
+6. `overfitting`: validation ended below its best by more than noise, and the loss kept falling;
+7. `cut short`: patience ended a curve that was still rising;
+8. `undertrained`: max_epochs or the clock ended a curve that was still rising;
+9. `underfitting`: the curve was flat at the end, below, at or barely above the strongest untrained baseline;
+10. `converged`: the curve was flat at the end.
 
-Findings 4 to 7 name the baseline too where the score is not clearly above it: how the curve ended says why.
+Findings 5 to 8 name the baseline too where the score is not clearly above it: how the curve ended says why.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from math import sqrt
 from statistics import fmean, variance
 
 from memory.records import Trial
+from memory.statistics.noise import that_started
 from trainers.contract.wire import Epoch
 
 CURVE_POINTS = 10
@@ -69,14 +71,28 @@ def curve_points(epochs: Sequence[Epoch], metric: str) -> list[dict[str, float]]
 
 
 def diagnose(
-    trial: Trial, epochs: Sequence[Epoch], metric: str, sigma: float, baselines: Mapping[str, Mapping[str, float]]
-) -> list[str]:
-    """The finding on a finished trial, if any, and whether weights were reused; `sigma` is relative seed noise."""
-    finding = _finding(trial, epochs, metric, sigma, baselines)
+    trial: Trial, epochs: Sequence[Epoch], metric: str, sigma: float, baselines: Mapping[str, Mapping[str, float]],
+    seeds: Sequence[float] = (),
+) -> list[str]:  # fmt: skip
+    """The finding on a finished trial, if any, and whether weights were reused; `sigma` is relative seed noise.
+
+    `seeds` are the scores of all trainings of its configuration.
+    """
+    finding = _never_started(trial, metric, seeds) or _finding(trial, epochs, metric, sigma, baselines)
     findings = [finding] if finding else []
     if trial.weights_of is not None:
         findings.append(f"reused: weights of {trial.weights_of}, evaluated again; nothing was trained")
     return findings
+
+
+def _never_started(trial: Trial, metric: str, seeds: Sequence[float]) -> str | None:
+    score, best = trial.validation.get(metric, 0.0), max(seeds, default=0.0)
+    if not trial.scored or that_started((score, best))[0]:
+        return None
+    return (
+        f"never started: {metric} {score:.4f}, where another seed of the same configuration reached {best:.4f}; it is "
+        "left out of every mean, and a fresh seed tells more than a change"
+    )
 
 
 def _finding(
@@ -183,7 +199,7 @@ def _rise(trial: Trial, scores: Sequence[float], trend: Trend) -> str | None:
         return f"undertrained: still rising ({rise}) when {ended}; more epochs or a higher learning_rate"
     best_epoch = scores.index(max(scores)) + 1
     return (
-        f"cut short: patience ({trial.config['patience']}) ended a curve that was still rising ({rise}, "
+        f"cut short: patience ({trial.config['patience']}) ended a curve whose level was still rising ({rise}, "
         f"best epoch {best_epoch} of {len(scores)}); raise patience or learning_rate"
     )
 

@@ -11,8 +11,10 @@ from memory.records import Study, Trial
 from memory.statistics.noise import Sigma, rescaled
 from memory.store import Memory
 from server.study import guardrails, standings, verdicts
+from server.study.diagnosis import diagnose
 from server.study.standings import Standing
 from server.study.verdicts import Judgement, Ranking
+from trainers.contract.wire import Epoch
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class StudyHistory:
         return [
             other for other in self._by_config[trial.config_hash] if standings.score_of(self.study, other) is not None
         ]
+
+    def diagnosis(self, trial: Trial, epochs: Sequence[Epoch]) -> list[str]:
+        """What the curve of a finished trial says."""
+        found = (standings.score_of(self.study, other) for other in self._by_config[trial.config_hash])
+        seeds = [score for score in found if score is not None]
+        return diagnose(trial, epochs, self.study.metric, self.noise.sigma, self.baselines, seeds)
 
     def not_started(self, trial: Trial) -> int:
         """How many seeds of the trial's configuration never started to learn."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from memory.statistics.decide import DECIDED, LEADS, OPEN, Comparison
-from server.study.verdicts import Judgement, Ranking, Retest
+from memory.statistics.decide import DECIDED, LEADS, OPEN, WORTH, Comparison
+from server.study.verdicts import Judgement, Ranking
 from trainers.data import FEW_USERS, noise_of
 
 
@@ -30,18 +28,25 @@ def verdict_words(judged: Judgement, left_out: int = 0, users: int | None = None
     comparison, against = judged.comparison, judged.against
     if comparison is None or against is None:
         return None
-    observed = f"Observed {comparison.observed:+.1%} with {_sides(comparison)}."
-    sentences = [f"{interval_words(comparison)}, against number {against.number}.", observed]
+    best = "" if judged.before is None else ", the best of the others"
+    sentences = [f"{interval_words(comparison)}, against number {against.number}{best}.", _observed(comparison)]
     if left_out:
         seeds = "One seed" if left_out == 1 else f"{left_out} seeds"
         sentences.append(f"{seeds} never started to learn and {'does' if left_out == 1 else 'do'} not count.")
     if judged.before is not None:
         sentences.append(_what_a_seed_changed(judged.before, comparison))
     if comparison.verdict not in DECIDED:
-        sentences.append(_settling(comparison, judged.retest))
+        sentences.append(_settling(comparison, judged))
     if users is not None and users < FEW_USERS:
         sentences.append(f"Only {users:,} users are measured: {noise_of(users)}.")
     return " ".join(sentences)
+
+
+def _observed(comparison: Comparison) -> str:
+    words = f"Observed {comparison.observed:+.1%} with {_sides(comparison)}"
+    if comparison.observed * comparison.gain >= 0:
+        return f"{words}."
+    return f"{words}; what is tried later is mostly worse, which turns the sign of what may be expected."
 
 
 def _sides(comparison: Comparison) -> str:
@@ -58,12 +63,15 @@ def _what_a_seed_changed(before: Comparison, after: Comparison) -> str:
     return f"{text}."
 
 
-def _settling(comparison: Comparison, retest: Sequence[Retest]) -> str:
-    count = sum(len(one.seeds) for one in retest)
+def _settling(comparison: Comparison, judged: Judgement) -> str:
+    count = sum(len(one.seeds) for one in judged.retest)
     if count:
-        return f"{count} more {'training' if count == 1 else 'trainings'} would settle it if the gain stays."
-    if comparison.chance < OPEN:
+        trainings = "1 more training" if count == 1 else f"{count} more trainings"
+        return f"{trainings} would show it {judged.settled_as} if the observed gain stays."
+    if comparison.chance < WORTH:
         return "It can hardly change the choice, so nothing more is asked of it."
+    if comparison.chance < OPEN:
+        return "It can hardly change the choice: only trainings that are left over at the end are worth a seed of it."
     return "So small a difference would take many trainings to settle; nothing hangs on it."
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from memory.records import Study, Trial
-from memory.statistics.decide import Comparison, Contender, Rule, contenders
+from memory.statistics.decide import Comparison, Contender, Rule, Settling, Verdict, contenders
 from memory.statistics.noise import Sigma, estimate, log_score
 from memory.statistics.recorded import Recorded, recorded
 from server.study.guardrails import violations
@@ -31,6 +31,8 @@ class Judgement:
     comparison: Comparison | None
     retest: tuple[Retest, ...] = ()
     """The fewest trainings that would settle it, if they can still change the choice."""
+    settled_as: Verdict | None = None
+    """What they would settle it as, if the observed gain stays."""
     before: Comparison | None = None
     """The same comparison before this seed, for a configuration that was trained before."""
 
@@ -103,13 +105,13 @@ class Ranking:
         """Compares two configurations."""
         return self.rule.compare(self.contender(candidate), self.contender(rival))
 
-    def retest(self, candidate: Standing, rival: Standing) -> tuple[Retest, ...]:
-        """The fewest trainings that would settle an open comparison, empty where none would."""
-        one, other = self.contender(candidate), self.contender(rival)
-        settling = self.rule.settling(one, other)
-        if settling is None:
-            return ()
-        if one.shared_with(other):
+    def settling(self, candidate: Standing, rival: Standing) -> Settling | None:
+        """How many trainings would settle an open comparison; None where none would."""
+        return self.rule.settling(self.contender(candidate), self.contender(rival))
+
+    def retest(self, candidate: Standing, rival: Standing, settling: Settling) -> tuple[Retest, ...]:
+        """The trainings that would settle an open comparison, with seeds that are free."""
+        if self.contender(candidate).shared_with(self.contender(rival)):
             return self._more_pairs(candidate, rival, settling.candidate)
         counts = [(rival, settling.rival), (candidate, settling.candidate)]
         return tuple(
@@ -177,7 +179,10 @@ def verdict(
         without = ranking_of(study, so_far[:-1], earlier, known)
         seen = next((one for one in without.scored if one.config_hash == trial.config_hash), None)
         before = without.compare(seen, rival) if seen else None
-    return Judgement(now.noise, rival, now.compare(candidate, rival), now.retest(candidate, against), before)
+    settling = now.settling(candidate, against)
+    retest = now.retest(candidate, against, settling) if settling else ()
+    settled_as = settling.verdict if settling else None
+    return Judgement(now.noise, rival, now.compare(candidate, rival), retest, settled_as, before)
 
 
 def _widest(scored: Sequence[Standing]) -> list[Standing]:

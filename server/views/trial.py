@@ -12,7 +12,7 @@ from server.answers import Retest, TrialAnswer, rounded, rounded_all
 from server.replay.marker import REPLAY_VERSION
 from server.study import admission, standings
 from server.study.confirming import kept_seconds
-from server.study.diagnosis import curve_points, diagnose
+from server.study.diagnosis import curve_points
 from server.study.guardrail_words import guardrail_words
 from server.study.history import StudyHistory, read_history
 from server.study.standings import Standing
@@ -64,7 +64,7 @@ def trial_answer(
 
 def _outcome(history: StudyHistory, trial: Trial, epochs: Sequence[Epoch], judged: Judgement) -> dict[str, Any]:
     comparison, against = judged.comparison, judged.against
-    metric, violations = history.study.metric, history.violations(trial)
+    violations = history.violations(trial)
     words = verdict_words(judged, history.not_started(trial), history.study.facts.measured_users)
     if violations and comparison is None:
         words = _violation_words(history, trial, violations)
@@ -80,7 +80,7 @@ def _outcome(history: StudyHistory, trial: Trial, epochs: Sequence[Epoch], judge
         "verdict_words": words,
         "retest": [Retest(trial_id=retest.trial_id, seeds=list(retest.seeds)) for retest in judged.retest],
         "noise": noise_line(history.noise),
-        "diagnosis": diagnose(trial, epochs, metric, history.noise.sigma, history.baselines),
+        "diagnosis": history.diagnosis(trial, epochs),
         "seconds": _rounded(trial.seconds),
         "eval_seconds": _rounded(trial.eval_seconds),
         "peak_memory_mb": _rounded(trial.peak_memory_mb),
@@ -135,6 +135,8 @@ def next_call(history: StudyHistory, trial: Trial, judged: Judgement, left: int 
     study, best = history.study, history.incumbent
     if trial.status in ("queued", "running"):
         return f"get_trial(trial_id={trial.trial_id!r}, wait_seconds=45) waits on; the trial goes on either way."
+    if study.finished:
+        return f"The study is finished: get_study(study_id={study.study_id!r}) shows its end."
     if trial.status == "interrupted":
         return "The same run_trial call starts a new attempt."
     if judged.retest:
@@ -143,7 +145,7 @@ def next_call(history: StudyHistory, trial: Trial, judged: Judgement, left: int 
             for retest in judged.retest
             for seed in retest.seeds
         )
-        return f"{calls}: this would settle the verdict."
+        return f"{calls}: this would settle the verdict as {judged.settled_as!r} if the observed gain stays."
     if left == 0:
         return f"None left: write_heuristic what was learned, then finish_study(study_id={study.study_id!r})."
     if best is None and history.ranked:

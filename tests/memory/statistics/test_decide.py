@@ -177,8 +177,9 @@ def test_the_lead_passes_on_in_the_order_of_trial() -> None:
     assert rule().leader([]) is None
 
 
-def settled(candidate: Sequence[float], rival: Sequence[float]) -> tuple[int, int] | None:
-    found = rule(min_gain=0.01).settling(one(1, *candidate), one(0, *rival))
+def settled(candidate: Sequence[float], rival: Sequence[float], min_gain: float = 0.01) -> tuple[int, int] | None:
+    found = rule(min_gain=min_gain).settling(one(1, *candidate), one(0, *rival))
+    assert found is None or found.verdict == ("better" if min_gain < 0.05 else "equivalent")
     return None if found is None else (found.candidate, found.rival)
 
 
@@ -190,6 +191,7 @@ def test_settling_takes_the_fewest_trainings_that_decide_if_the_gain_stays() -> 
     assert settled([0.05, 0.05, 0.05], [0.0]) == (0, 2)
     assert settled([0.05, 0.05, 0.05], [0.0, 0.0, 0.0]) is None  # better already
     assert settled([0.05], [0.0]) == (2, 2)
+    assert settled([0.001], [0.0], min_gain=0.06) is not None  # it would be shown equivalent
 
 
 def test_nothing_settles_what_is_decided_hopeless_or_endless() -> None:

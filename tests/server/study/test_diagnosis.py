@@ -66,8 +66,8 @@ def scaled(*shares: float) -> tuple[float, ...]:
         ((*CLIMB, *FLAT), {}, "converged: best epoch 5 of 13, flat over the last 9 (-0.3%, noise ±5.0%)"),
         (
             (0.4, 0.5, 0.6, 0.8, 1.0, 0.98, 0.99, 0.97, 0.98), {"patience": 4},
-            "cut short: patience (4) ended a curve that was still rising (+70.4% over the last 9 epochs, best epoch 5 "
-            "of 9); raise patience or learning_rate",
+            "cut short: patience (4) ended a curve whose level was still rising (+70.4% over the last 9 epochs, best "
+            "epoch 5 of 9); raise patience or learning_rate",
         ),
         (
             (0.4, 0.5, 0.6, 0.8, 0.9, 0.95, 1.0), {"max_epochs": 7},
@@ -300,3 +300,18 @@ def test_a_training_that_measured_no_epoch_has_no_trend() -> None:
     assert diagnose(scored, epochs, "ndcg@10", SIGMA, {}) == []
     low = diagnose(scored, epochs, "ndcg@10", SIGMA, {"popularity": {"ndcg@10": 0.2}})
     assert low[0].startswith("underfitting: ")
+
+
+def test_a_seed_that_never_started_is_no_finding_on_the_configuration() -> None:
+    epochs = falling(0.01, 0.016)
+    dud = trial(0, 0.016)
+    (found,) = diagnose(dud, epochs, METRIC, SIGMA, BASELINES, (0.0675, 0.016))
+    assert found.startswith(
+        "never started: ndcg@10 0.0160, where another seed of the same configuration reached 0.0675;"
+    )
+    for seeds in ((), (0.016,), (0.043, 0.016)):  # e * 0.016 is 0.0435
+        (found,) = diagnose(dud, epochs, METRIC, SIGMA, BASELINES, seeds)
+        assert first(found) != "never started"
+    crashed = trial(0, None, status="crashed")
+    (found,) = diagnose(crashed, epochs, METRIC, SIGMA, BASELINES, (0.0675,))
+    assert first(found) == "crashed"

@@ -84,3 +84,17 @@ def test_a_higher_mean_that_does_not_lead_is_explained() -> None:
     )
     assert leader_words(verdicts.ranking_of(study(), [*DEFAULT, trial(2, 0.08, changes=MORE)])) is None
     assert leader_words(verdicts.ranking_of(study(), [])) is None
+
+
+def test_a_further_seed_is_compared_with_the_best_of_the_others_and_said_so() -> None:
+    first = trial(1, 0.0530, changes=LESS)
+    assert ", against number 0. Observed" in words(first)
+    assert ", against number 0, the best of the others. Observed" in words(
+        first, trial(1, 0.0532, changes=LESS, seed=1)
+    )
+
+
+def test_an_expected_gain_of_another_sign_than_the_observed_one_is_explained() -> None:
+    turned = "; what is tried later is mostly worse, which turns the sign of what may be expected."
+    assert turned in words(trial(1, 0.0501, changes=LESS))
+    assert turned not in words(trial(1, 0.0490, changes=LESS))

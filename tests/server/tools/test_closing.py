@@ -156,6 +156,9 @@ async def test_a_study_whose_trainings_all_failed_ends_without_a_look(tmp_path: 
         ended = await at.call("finish_study", study_id=study_id, wait_seconds=60)
         assert (ended["status"], _looks(at)) == ("finished", 0)
         assert "the test split stays sealed" in ended["words"]
+        (trial, *_) = at.runtime.memory.trials(study_id)
+        answer = await at.call("get_trial", trial_id=trial.trial_id)
+        assert answer["next"] == f"The study is finished: get_study(study_id='{study_id}') shows its end."
 
 
 async def test_finishing_beside_a_policy_ends_the_policy_first(tmp_path: Path) -> None:

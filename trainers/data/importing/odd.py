@@ -97,7 +97,8 @@ def odd_events(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], str | 
         f"HAVING n > {LARGE_SHARE * rows!r} AND n > {LARGE_RATIO * float(median)!r} ORDER BY n DESC, 1 LIMIT 20"
     ).fetchall()
     if heavy:
-        others = f", and {len(heavy) - 1} more have over {LARGE_SHARE:.0%} each" if len(heavy) > 1 else ""
+        more = len(heavy) - 1
+        others = f", and {more} more {'has' if more == 1 else 'have'} over {LARGE_SHARE:.0%}" if more else ""
         warnings.append(
             f"One user has {heavy[0][1]:,} of {rows:,} events ({heavy[0][1] / rows:.0%}){others}: a bot or a shared "
             "account? --max-events-per-user N keeps the newest N of each user."

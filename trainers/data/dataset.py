@@ -43,7 +43,7 @@ class ImportReport(BaseModel):
     dropped: dict[str, int] = {}
     """Number of dropped rows by reason; the reasons are the keys of importing.add.REASONS."""
     share_lost: float = 0.0
-    """Share of the rows that were dropped without the user having asked for it."""
+    """Share that was dropped without the user having asked for it, of the rows that --where and --min-rating keep."""
     examples: list[Event] = []
     """The first events of the file. They hold ids, so no client of the server sees them."""
     heaviest_user: str | None = None

@@ -147,6 +147,14 @@ def test_what_counts_as_an_event_can_be_said(
     assert dataset.report.share_lost == 0
 
 
+def test_the_share_that_was_lost_is_one_of_the_rows_that_the_conditions_keep(tmp_path: Path) -> None:
+    rows = [f"{user},{item},view" for user in range(10) for item in range(9)]
+    rows += [f"{user},{item},buy" for user in range(5) for item in range(3 if user else 2)]
+    report = imported(tmp_path, table("user,item,kind", rows), where="kind = 'buy'").report
+    assert (report.rows_read, report.dropped) == (104, {"where": 90, "short_user": 2})
+    assert report.share_lost == 2 / 14
+
+
 def test_the_newest_events_of_a_user_are_kept(tmp_path: Path) -> None:
     dataset = imported(tmp_path, SHOP, max_events_per_user=4)
     assert load_training(dataset.path).items[:2].tolist() == [0, 1]
@@ -178,6 +186,12 @@ def test_the_recipe_makes_the_same_dataset_again(tmp_path: Path) -> None:
         "--drop-duplicates none --max-events-per-user 20 --k-core 2 --split time --valid-from 2014-04-07T10:47:54 "
         "--test-days 4.62962962962963e-05 --ties random --seed 4"
     )
+
+
+@pytest.mark.parametrize(("bots", "others"), [(2, "and 1 more has over 5%"), (3, "and 2 more have over 5%")])
+def test_further_bots_are_counted(bots: int, others: str, tmp_path: Path) -> None:
+    rows = "".join(f"bot{b},{n % 9},{1_400_000_000 + n}\n" for b in range(bots) for n in range(300 + b))
+    assert warned(imported(tmp_path, plain() + rows), others)
 
 
 def test_a_bot_is_named_to_whoever_imports_and_in_no_warning(tmp_path: Path) -> None:

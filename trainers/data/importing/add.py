@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,10 @@ REASONS = {
 """Texts for the reasons in an import report; each completes a phrase such as "12 rows …"."""
 ASKED_FOR = ("where", "low_rating", "repeat", "old_event", "k_core", "cold_item", "cold_user")
 """Reasons that an option of the user gives; rows dropped for them are not lost."""
+
+
+CONDITIONS = ("where", "low_rating")
+"""Reasons of rows that are none of this dataset."""
 
 
 def add(
@@ -149,12 +153,17 @@ class _Import:
             time_format=None if kept.time is None else kept.time.words,
             rows_read=rows,
             dropped=dropped,
-            share_lost=sum(number for reason, number in dropped.items() if not self._asked_for(reason)) / rows,
+            share_lost=self._share_lost(rows, dropped),
             examples=examples,
             heaviest_user=heaviest,
             span=None if times is None else (odd.date(float(times.min())), odd.date(float(times.max()))),
             warnings=warnings + self._not_times(kept),
         )
+
+    def _share_lost(self, rows: int, dropped: Mapping[str, int]) -> float:
+        """The share that was dropped unasked of the rows that the conditions keep."""
+        lost = sum(number for reason, number in dropped.items() if not self._asked_for(reason))
+        return lost / (rows - sum(dropped.get(reason, 0) for reason in CONDITIONS))
 
     def _asked_for(self, reason: str) -> bool:
         return reason in ASKED_FOR or (reason == "duplicate" and self.options.drop_duplicates is not None)

@@ -1,0 +1,93 @@
+"""Seconds, CPU seconds and peak memory of an import, beside those of another version in the same run.
+
+python -m benchmarks.importing [--rows 10000000] [--times 3] [--against CHECKOUT]
+
+A log with as many rows is invented: user_id, item_id, rating and timestamp. Each version imports it in
+turn, each time in a process of its own. The versions must make the same dataset of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.harness.machine import ROOT, commit, hardware, versions
+from benchmarks.harness.markdown import centre, table
+
+BLOCK = 200_000
+"""Rows that are written at once."""
+IMPORT = """
+import json, resource, sys, time
+from pathlib import Path
+from trainers.data import add
+started = time.monotonic()
+dataset = add(Path(sys.argv[1]), "log", Path(sys.argv[2]))
+seconds, used = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([dataset.content_hash, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+
+
+def write_log(path: Path, rows: int) -> None:
+    """Writes a log in random order, about 20 rows a user, with few items in most of the rows."""
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, max(rows // 20, 1), rows)
+    items = (rng.pareto(1.1, rows) * 50).astype(np.int64) % 200_000
+    times = 1_396_867_669 + rng.integers(0, 3 * 10**7, rows)
+    with path.open("w") as file:
+        file.write("user_id,item_id,rating,timestamp\n")
+        for begin in range(0, rows, BLOCK):
+            part = slice(begin, begin + BLOCK)
+            cells = zip(users[part].tolist(), items[part].tolist(), times[part].tolist(), strict=True)
+            file.write("".join(f"{user},{item},{item % 5 + 1}.0,{time}\n" for user, item, time in cells))
+
+
+def imported(checkout: Path, log: Path) -> tuple[str, float, float, float]:
+    """The content hash, the seconds, the CPU seconds and the peak memory in MB of an import by a checkout."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-P", "-c", IMPORT, folder, str(log)]
+        done = subprocess.run(command, env={"PYTHONPATH": str(checkout)}, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"importing: {checkout.name} failed: {done.stderr.strip().splitlines()[-1]}")
+    return tuple(json.loads(done.stdout))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints a table with medians and ranges, and the ratio of this version to the other one."""
+    parser = argparse.ArgumentParser("python -m benchmarks.importing", description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000, metavar="N")
+    parser.add_argument("--times", type=int, default=3, metavar="N", help="imports by each version")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another version of this project")
+    options = parser.parse_args(arguments)
+    measured: dict[str, list[tuple[str, float, float, float]]] = {"this version": []}
+    checkouts = {"this version": ROOT}
+    if options.against is not None:
+        checkouts["the other one"] = options.against.resolve()
+        measured["the other one"] = []
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.csv"
+        write_log(log, options.rows)
+        for _ in range(options.times):
+            for name, checkout in checkouts.items():
+                measured[name].append(imported(checkout, log))
+                print(f"{name}: {measured[name][-1][1]:.1f} s", file=sys.stderr)
+    if len({content for runs in measured.values() for content, *_ in runs}) > 1:
+        sys.exit("importing: the versions made different datasets of the same file")
+    print(f"{options.rows:,} rows; {hardware('cpu', 2)}; commit {commit('trainers')}; {versions('duckdb', 'numpy')}\n")
+    lines = [[name, *(centre([run[place] for run in runs]) for place in (1, 2, 3))] for name, runs in measured.items()]
+    print(table(("import by", "seconds", "CPU seconds", "peak MB"), lines))
+    if options.against is not None:
+        ours, theirs = measured.values()
+        ratios = [median(run[place] for run in ours) / median(run[place] for run in theirs) for place in (1, 2, 3)]
+        print("\nRatio: " + ", ".join(f"{ratio:.2f}" for ratio in ratios))
+
+
+if __name__ == "__main__":
+    main()

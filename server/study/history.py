@@ -92,7 +92,7 @@ class StudyHistory:
 
     def judgement(self, trial: Trial) -> Judgement:
         """Judges a trial against the incumbent of its time among the other configurations."""
-        return verdicts.verdict(self.study, trial, self.trials, self.earlier)
+        return verdicts.verdict(self.study, trial, self.trials, self.earlier, ranking=self.ranking)
 
 
 def read_history(memory: Memory, study_id: str) -> StudyHistory:

@@ -154,11 +154,12 @@ def noise_of(study: Study, trials: Sequence[Trial], earlier: Sequence[Sequence[f
 
 def verdict(
     study: Study, trial: Trial, trials: Sequence[Trial], earlier: Sequence[Sequence[float]] = (),
-    known: Recorded | None = None,
+    known: Recorded | None = None, ranking: Ranking | None = None,
 ) -> Judgement:  # fmt: skip
     """Compares the configuration of `trial` with the incumbent among the other configurations.
 
-    Only trials up to this one count, so the judgement of a trial never changes afterwards.
+    Only trials up to this one count, so the judgement of a trial never changes afterwards. `ranking`, if it is there
+    already, is that of all `trials`.
     """
     so_far: list[Trial] = []
     for other in trials:
@@ -166,7 +167,8 @@ def verdict(
         if other.trial_id == trial.trial_id:
             break
     others = [other for other in so_far if other.config_hash != trial.config_hash]
-    rival, now = ranking_of(study, others, earlier, known).leader, ranking_of(study, so_far, earlier, known)
+    rival = ranking_of(study, others, earlier, known).leader
+    now = ranking if ranking and len(so_far) == len(trials) else ranking_of(study, so_far, earlier, known)
     if rival and trial.status == "stopped":
         return Judgement(now.noise, rival, None)
     candidate = next((one for one in now.scored if one.config_hash == trial.config_hash), None)

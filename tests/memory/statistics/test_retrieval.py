@@ -118,6 +118,15 @@ def test_a_field_is_found_whole_in_parts_and_in_the_plural() -> None:
     assert order([note("h-3", text="größere Lernrate")], query="GRÖSSERE größere") == ["h-3"]
 
 
+def test_only_a_plural_of_four_letters_or_more_loses_its_s() -> None:
+    notes = [note("h-1", text="mask bias"), note("h-2", text="bus lane"), note("h-3", text="loss spikes")]
+    assert order(notes, query="masks") == ["h-1"]
+    assert order(notes, query="bia") == ["h-1"]  # a singular in s loses it as well, in the query as in the note
+    assert order(notes, query="bu") == []
+    assert order(notes, query="los") == []
+    assert order(notes, query="loss spike") == ["h-3"]
+
+
 def test_a_match_outweighs_a_closer_dataset() -> None:
     notes = [
         note("h-1", "s-same", text="widen before deepen whatever dropout does to the other thing"),

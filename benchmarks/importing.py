@@ -56,7 +56,7 @@ def imported(checkout: Path, log: Path) -> tuple[str, float, float, float]:
         done = subprocess.run(command, env={"PYTHONPATH": str(checkout)}, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"importing: {checkout.name} failed: {done.stderr.strip().splitlines()[-1]}")
-    return tuple(json.loads(done.stdout))
+    return tuple(json.loads(done.stdout.splitlines()[-1]))  # DuckDB may show a progress bar before
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

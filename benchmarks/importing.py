@@ -52,11 +52,15 @@ def write_log(path: Path, rows: int) -> None:
 def imported(checkout: Path, log: Path) -> tuple[str, float, float, float]:
     """The content hash, the seconds, the CPU seconds and the peak memory in MB of an import by a checkout."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-P", "-c", IMPORT, folder, str(log)]
+        script = (
+            Path(folder) / "import_log.py"
+        )  # with `-c`, DuckDB takes Python for interactive and prints its progress
+        script.write_text(IMPORT)
+        command = [sys.executable, "-P", str(script), str(Path(folder) / "datasets"), str(log)]
         done = subprocess.run(command, env={"PYTHONPATH": str(checkout)}, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"importing: {checkout.name} failed: {done.stderr.strip().splitlines()[-1]}")
-    return tuple(json.loads(done.stdout.splitlines()[-1]))  # DuckDB may show a progress bar before
+    return tuple(json.loads(done.stdout))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

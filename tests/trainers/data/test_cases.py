@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ def warned(dataset: Dataset, words: str) -> bool:
 def test_what_is_odd_is_said(content: str, words: str, tmp_path: Path) -> None:
     dataset = imported(tmp_path, content)
     assert warned(dataset, words), dataset.report.warnings
+
+
+@pytest.mark.parametrize(("days", "late"), [(-1, False), (0, False), (3, True)])
+def test_what_lies_after_tomorrow_is_late(days: int, late: bool, tmp_path: Path) -> None:
+    moment = (datetime.now(UTC) + timedelta(days=days)).timestamp()
+    assert warned(imported(tmp_path, plain() + f"7,3,{int(moment)}\n"), "1 row is after tomorrow: row 241") == late
 
 
 def test_nothing_odd_is_said_of_a_log_without_oddities(tmp_path: Path) -> None:

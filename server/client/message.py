@@ -184,4 +184,4 @@ def _header_value(value: str) -> str:
         return value
     from mcp.shared.inbound import encode_header_value  # takes half a second to import, and is rarely needed
 
-    return encode_header_value(value)
+    return encode_header_value(_SURROGATE.sub("\ufffd", value))

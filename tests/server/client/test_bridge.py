@@ -301,6 +301,14 @@ def test_a_message_names_its_version_method_and_target_in_headers() -> None:
     assert Message(b"", {"id": 1, "method": "tools/list"}).headers == {}
 
 
+def test_half_a_character_in_a_target_becomes_the_replacement_character_in_its_header() -> None:
+    half, whole = (
+        {"id": 1, "method": "tools/call", "params": {"name": name, "_meta": {VERSION_KEY: "2026-07-28"}}}
+        for name in ("a\ud800", "a\ufffd")
+    )
+    assert Message(b"", half).headers == Message(b"", whole).headers
+
+
 async def test_the_owner_answers_nobody_without_its_token(home: Path) -> None:
     async with Client(bridge(home)) as client:
         await client.list_tools()

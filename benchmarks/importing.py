@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,8 +50,21 @@ def write_log(path: Path, rows: int) -> None:
             file.write("".join(f"{user},{item},{item % 5 + 1}.0,{time}\n" for user, item, time in cells))
 
 
-def imported(checkout: Path, log: Path) -> tuple[str, float, float, float]:
-    """The content hash, the seconds, the CPU seconds and the peak memory in MB of an import by a checkout."""
+class Import(NamedTuple):
+    """What an import made, and what it took."""
+
+    content_hash: str
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+TAKES = {"seconds": "seconds", "CPU seconds": "cpu_seconds", "peak MB": "peak_mb"}
+"""The columns of the table."""
+
+
+def imported(checkout: Path, log: Path) -> Import:
+    """An import by a checkout, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         script = (
             Path(folder) / "import_log.py"
@@ -60,7 +74,7 @@ def imported(checkout: Path, log: Path) -> tuple[str, float, float, float]:
         done = subprocess.run(command, env={"PYTHONPATH": str(checkout)}, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"importing: {checkout.name} failed: {done.stderr.strip().splitlines()[-1]}")
-    return tuple(json.loads(done.stdout))
+    return Import(*json.loads(done.stdout))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--times", type=int, default=3, metavar="N", help="imports by each version")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another version of this project")
     options = parser.parse_args(arguments)
-    measured: dict[str, list[tuple[str, float, float, float]]] = {"this version": []}
+    measured: dict[str, list[Import]] = {"this version": []}
     checkouts = {"this version": ROOT}
     if options.against is not None:
         checkouts["the other one"] = options.against.resolve()
@@ -81,16 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for _ in range(options.times):
             for name, checkout in checkouts.items():
                 measured[name].append(imported(checkout, log))
-                print(f"{name}: {measured[name][-1][1]:.1f} s", file=sys.stderr)
-    if len({content for runs in measured.values() for content, *_ in runs}) > 1:
+                print(f"{name}: {measured[name][-1].seconds:.1f} s", file=sys.stderr)
+    if len({run.content_hash for runs in measured.values() for run in runs}) > 1:
         sys.exit("importing: the versions made different datasets of the same file")
     print(f"{options.rows:,} rows; {hardware('cpu', 2)}; commit {commit('trainers')}; {versions('duckdb', 'numpy')}\n")
-    lines = [[name, *(centre([run[place] for run in runs]) for place in (1, 2, 3))] for name, runs in measured.items()]
-    print(table(("import by", "seconds", "CPU seconds", "peak MB"), lines))
+    columns = {
+        name: {title: [getattr(run, place) for run in runs] for title, place in TAKES.items()}
+        for name, runs in measured.items()
+    }
+    lines = [[name, *(centre(values) for values in of_version.values())] for name, of_version in columns.items()]
+    print(table(("import by", *TAKES), lines))
     if options.against is not None:
-        ours, theirs = measured.values()
-        ratios = [median(run[place] for run in ours) / median(run[place] for run in theirs) for place in (1, 2, 3)]
-        print("\nRatio: " + ", ".join(f"{ratio:.2f}" for ratio in ratios))
+        ours, theirs = columns.values()
+        print("\nRatio: " + ", ".join(f"{median(ours[title]) / median(theirs[title]):.2f}" for title in TAKES))
 
 
 if __name__ == "__main__":

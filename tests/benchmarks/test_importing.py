@@ -28,6 +28,6 @@ def test_two_versions_are_measured_in_turn_and_must_make_the_same_dataset(
     assert "| the other one |" in said
     assert "Ratio: " in said
     hashes = iter("ab")
-    monkeypatch.setattr(importing, "imported", lambda checkout, log: (next(hashes), 1.0, 1.0, 1.0))
+    monkeypatch.setattr(importing, "imported", lambda checkout, log: importing.Import(next(hashes), 1.0, 1.0, 1.0))
     with pytest.raises(SystemExit, match="different datasets"):
         importing.main(["--rows", "10", "--times", "1", "--against", str(ROOT)])

@@ -56,7 +56,8 @@ def test_leaders_are_the_default_and_the_best_of_tables_that_are_there(tmp_path:
     ]  # fmt: skip
     (tmp_path / "tables.json").write_text(json.dumps(rows))
     (tmp_path / "tables").mkdir()
-    duckdb.sql(f"FROM '{tmp_path}/tables.json'").write_parquet(f"{tmp_path}/tables/trainings.parquet")
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (FROM '{tmp_path}/tables.json') TO '{tmp_path}/tables/trainings.parquet'")
     leaders = table.Leaders(2, tmp_path / "tables").of("log", "sasrec")
     assert [(config["dropout"], config["learning_rate"]) for config in leaders] == [
         (0.5, 0.001),
@@ -66,7 +67,8 @@ def test_leaders_are_the_default_and_the_best_of_tables_that_are_there(tmp_path:
     words = ["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), "--backbones", "sasrec", "--seeds", "7"]
     words += ["--leaders", "1", "--of", str(tmp_path / "tables"), "--patience", "2", "--threads", "1"]
     assert table.main(words) == 0
-    found = duckdb.sql(f"SELECT dropout, seed, patience FROM '{tmp_path}/out/trainings.parquet' ORDER BY dropout")
-    assert found.fetchall() == [(0.2, 7, 2), (0.5, 7, 2)]
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT dropout, seed, patience FROM '{tmp_path}/out/trainings.parquet' ORDER BY 1")
+        assert found.fetchall() == [(0.2, 7, 2), (0.5, 7, 2)]
     with pytest.raises(SystemExit, match="2"):
         table.main([*words[:8], "--leaders", "1"])

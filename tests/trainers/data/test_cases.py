@@ -183,6 +183,13 @@ def test_duplicates_are_dropped_as_asked(how: Any, events: int, tmp_path: Path) 
     assert (dataset.report.share_lost > 0) == (how is None)
 
 
+def test_the_first_of_duplicates_is_kept(tmp_path: Path) -> None:
+    rows = ["a,x,5", "a,y,5", "a,x,5", "a,z,6", "a,w,7"]
+    dataset = imported(tmp_path, table("user,item,ts", rows))
+    ids = load_ids(dataset.path)
+    assert [ids[item] for item in load_training(dataset.path).items] == ["x", "y"]
+
+
 def test_the_recipe_makes_the_same_dataset_again(tmp_path: Path) -> None:
     options = {"where": "kind <> 'gift'", "min_rating": 0.5, "max_events_per_user": 20, "drop_duplicates": "none"}
     cuts = TimeSplit(valid_from=datetime(2014, 4, 7, 10, 47, 54), test_days=4 / 86_400)

@@ -139,7 +139,7 @@ async def test_a_study_is_told_whole_and_its_test_only_once_it_is_finished(tmp_p
         assert note in [one["text"] for one in found["notes"]]
         await at.call("finish_study", study_id=study)
         ended = (await http.get(f"/page/studies/{study}")).json()
-        assert "sealed test" in ended["ending"]
+        assert "tested on" in ended["ending"]
         assert ended["status"] == "finished"
 
 

@@ -304,3 +304,24 @@ def test_a_parquet_file_that_claims_too_many_rows_is_refused(tmp_path: Path, mon
     with pytest.raises(DataError, match=r"claims 2,000,000 rows in [0-9,]+ bytes, which no log does"):
         add(tmp_path / "datasets", "log", tmp_path / "log.parquet")
     assert list((tmp_path / "datasets").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "first"),
+    [
+        (("45292.5", "45293.25", "45294.75"), "2024-01-01 12:00:00"),
+        (("45292,5", "45293,25", "45294,75"), "2024-01-01 12:00:00"),
+        (("20240101", "20240102", "20240103"), "2024-01-01 00:00:00"),
+        (("202401011230", "202401021230", "202401031230"), "2024-01-01 12:30:00"),
+        (("1/13/2024 1:05 PM", "1/14/2024 1:05 PM", "1/15/2024 12:05 AM"), "2024-01-13 13:05:00"),
+        (("13/1/2024 01:05", "14/1/2024 01:05", "15/1/2024 01:05"), "2024-01-13 01:05:00"),
+        (("2024-01-01T01:00:00+02:00", "2024-01-01T02:00:00Z", "2024-01-02 00:00:00"), "2023-12-31 23:00:00"),
+        (("1704110400000", "1704110401000", "1704110402000"), "2024-01-01 12:00:00"),
+        (("Mon Jan 01 12:00:00 -0800 2024", "Tue Jan 02 12:00:00 -0800 2024") * 2, "2024-01-01 20:00:00"),
+    ],
+)
+def test_a_time_is_the_moment_that_it_says(cells: tuple[str, ...], first: str, tmp_path: Path) -> None:
+    events = [f"{user};{place};{cells[place % len(cells)]}" for user in range(5) for place in range(4)]
+    dataset = stored(tmp_path, "times.csv", "user;item;time\n" + "\n".join(events) + "\n")
+    assert dataset.report.span is not None
+    assert dataset.report.span[0] == first

@@ -13,6 +13,7 @@ import pytest
 from tests.support.interactions import write
 from trainers.contract.metrics import filter_rule
 from trainers.data import DataError, Dataset, TimeSplit, add, load_ids, load_training
+from trainers.data.importing.columns.contents import is_constant_per
 
 EVENTS = [(user, (user + place) % 9, 1_396_867_669 + 86_400 * place + user) for user in range(30) for place in range(8)]
 
@@ -116,6 +117,22 @@ def test_the_unused_columns_are_named_and_the_finer_time_is_taken(tmp_path: Path
     report = imported(tmp_path, content).report
     assert (report.columns["timestamp"], report.ignored) == ("time_ms", ["date", "x"])
     assert report.warnings[0] == "Column 'date' has days only, so the finer 'time_ms' is the timestamp."
+
+
+@pytest.mark.parametrize(("missing", "taken"), [(4, True), (6, False)])
+def test_a_column_of_times_that_is_missing_in_most_rows_is_no_timestamp(
+    missing: int, taken: bool, tmp_path: Path
+) -> None:
+    rows = (f"{u},{i},{'' if (u + i) % 10 < missing else f'2014-04-{1 + i:02}'}" for u in range(30) for i in range(10))
+    dataset = imported(tmp_path, table("user,item,returned_on", rows))
+    assert ("timestamp" in dataset.report.columns) == taken
+
+
+def test_what_each_key_has_once_is_no_attribute_of_it() -> None:
+    assert is_constant_per(["a", "a", "b"], ["1", "1", "2"])
+    assert not is_constant_per(["a", "b", "c"], ["1", "2", "3"])
+    assert not is_constant_per(["a", "b", "b"], ["1", "1", "2"])
+    assert not is_constant_per(["a", "a", "a"], ["1", "1", "2"])
 
 
 def test_a_timestamp_can_be_declined(tmp_path: Path) -> None:

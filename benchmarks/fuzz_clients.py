@@ -25,7 +25,7 @@ from benchmarks.harness.markdown import newest, table
 from benchmarks.harness.measuring import Wanted, complete, exit_code
 from benchmarks.harness.rows import RESULTS, Row, Store, Value
 from benchmarks.hostile import calls
-from benchmarks.hostile.clients import hostile_clients, schemas
+from benchmarks.hostile.serving import hostile_clients, schemas
 
 UNIT = 250
 ROWS = RESULTS / "fuzz_clients.jsonl"

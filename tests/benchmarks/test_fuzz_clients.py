@@ -12,6 +12,7 @@ pytest.importorskip("hypothesis")
 from benchmarks import fuzz_clients
 from benchmarks.hostile import calls, clients
 from benchmarks.hostile.calls import Input
+from benchmarks.hostile.serving import hostile_clients
 
 
 def test_two_thousand_inputs_are_all_answered() -> None:
@@ -37,7 +38,7 @@ def test_the_same_number_draws_the_same_inputs_of_every_tool() -> None:
 
 @pytest.mark.anyio
 async def test_what_is_wrong_with_an_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with clients.hostile_clients(tmp_path / "home") as tried:
+    async with hostile_clients(tmp_path / "home") as tried:
 
         async def attempt(method: str, params: Any = None, id: Any = 1) -> str:
             message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params or {}}

@@ -105,7 +105,7 @@ HOPELESS = {
     "noise.bin": (np.random.default_rng(0).bytes(5000), "'noise.bin' is not UTF-8 text; "),
     "latin1.csv": (LOG.replace(",", ",é").encode("latin-1"), "'latin1.csv' is not UTF-8 text; "),
     "utf16.csv": (LOG.encode("utf-16"), "'utf16.csv' is UTF-16 text; "),
-    "log.zip": (b"PK\x03\x04....", "'log.zip' is a zip archive; unpack it first "),
+    "log.zip": (b"PK\x03\x04....", "'log.zip' is a damaged zip file; fetch it again."),
     "dictionaries.json": ("{'user': 1, 'item': 2}\n", "'dictionaries.json' holds Python dictionaries, not JSON; "),
     "scalars.jsonl": ('{"\n', "'scalars.jsonl' is not JSON lines: "),
 }

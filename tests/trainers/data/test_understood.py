@@ -278,6 +278,18 @@ def test_a_zip_archive_with_one_file_is_read(tmp_path: Path) -> None:
         add(tmp_path / "datasets", "two", tmp_path / "two.zip")
 
 
+def test_a_zip_archive_packed_in_a_way_that_is_not_known_is_to_be_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
+        archive.writestr("log.csv", lines("{u},{i},{s}", header="user,item,ts"))
+    packed = (tmp_path / "log.zip").read_bytes()
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # the method of compression, in both headers
+        at = packed.index(mark) + place
+        packed = packed[:at] + b"\x63\x00" + packed[at + 2 :]
+    (tmp_path / "log.zip").write_bytes(packed)
+    with pytest.raises(DataError, match=r"is a zip archive packed in a rare way; unpack it first\.$"):
+        add(tmp_path / "datasets", "log", tmp_path / "log.zip")
+
+
 @pytest.mark.parametrize("name", ["bomb.zip", "bomb.gz"])
 def test_what_unpacks_to_far_more_than_a_log_is_refused_and_leaves_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

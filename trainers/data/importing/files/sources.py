@@ -51,11 +51,9 @@ class Part:
             else:
                 with self.path.open("rb") as file:
                     yield file
-        except (zipfile.BadZipFile, NotImplementedError):
-            raise DataError(
-                f"{str(self.path)!r} is a zip archive; unpack it first (it is damaged, or packed in a rare way)."
-            ) from None
-        except (gzip.BadGzipFile, EOFError, zlib.error):
+        except NotImplementedError:  # how zipfile says that it lacks the method of compression
+            raise DataError(f"{str(self.path)!r} is a zip archive packed in a rare way; unpack it first.") from None
+        except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error):
             raise DataError(f"{str(self.path)!r} is a damaged {self.packing} file; fetch it again.") from None
 
     def check_size(self, unpacked: int) -> None:

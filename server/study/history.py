@@ -69,6 +69,11 @@ class StudyHistory:
             groups.setdefault(trial.config_hash, []).append(trial)
         return groups
 
+    @cached_property
+    def _standings(self) -> dict[str, Standing]:
+        """The configurations that scored, by their hash."""
+        return {standing.config_hash: standing for standing in self.ranked}
+
     def trainings(self, trial: Trial) -> list[Trial]:
         """The scored trainings of the trial's configuration."""
         return [
@@ -77,14 +82,14 @@ class StudyHistory:
 
     def diagnosis(self, trial: Trial, epochs: Sequence[Epoch]) -> list[str]:
         """What the curve of a finished trial says."""
-        found = (standings.score_of(self.study, other) for other in self._by_config[trial.config_hash])
-        seeds = [score for score in found if score is not None]
+        standing = self._standings.get(trial.config_hash)
+        seeds = standing.scores if standing else ()
         return diagnose(trial, epochs, self.study.metric, self.noise.sigma, self.baselines, seeds)
 
     def not_started(self, trial: Trial) -> int:
         """How many seeds of the trial's configuration never started to learn."""
-        mine = next((one for one in self.ranked if one.config_hash == trial.config_hash), None)
-        return self.ranking.contender(mine).not_started if mine else 0
+        standing = self._standings.get(trial.config_hash)
+        return self.ranking.contender(standing).not_started if standing else 0
 
     def violations(self, trial: Trial) -> list[str]:
         """The guardrails that the trial's configuration violates, in words. Without a score, the trial alone counts."""
